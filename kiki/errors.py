@@ -1,0 +1,142 @@
+"""Every error that kiki raises on purpose.
+
+KikiError
+├── SettingsError             a setting has a wrong value; the start stops
+├── AssetError                a model file is missing, damaged or can't be fetched
+├── RequestError              the caller's request is wrong (400; ``param`` names the field)
+│   ├── UnknownModelError     404, lists the near names
+│   ├── UnknownAdapterError   404, lists the near names
+│   ├── PromptTooLongError    400, the prompt doesn't fit the context
+│   └── IdempotencyConflictError  409, the key was used for another request
+├── RoutingError              the router's files don't fit each other
+├── AdapterError              an adapter's files are wrong, or don't fit the base
+├── EngineError               the engine failed on this request (502)
+│   └── EngineUnavailableError    the engine is down or starting (503, retry_after)
+└── StoreError                a memory store failed
+    ├── StoreUnavailableError     down or too slow for now; the journal keeps the episode
+    └── StoreLockedError          another process owns the folder
+"""
+
+from __future__ import annotations
+
+
+class KikiError(Exception):
+    """Base of all. ``message`` says what was wrong and where; ``fix`` says what to do."""
+
+    status = 500
+    code = "internal_error"
+
+    def __init__(self, message: str, *, fix: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.fix = fix
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.fix}" if self.fix else self.message
+
+
+class SettingsError(KikiError):
+    """A setting has a wrong value."""
+
+    code = "bad_setting"
+
+
+class AssetError(KikiError):
+    """A model file is missing, damaged, or can't be fetched."""
+
+    code = "bad_asset"
+
+
+class RequestError(KikiError):
+    """The caller's request is wrong. ``param`` names the field as the caller wrote it."""
+
+    status = 400
+    code = "invalid_value"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        fix: str | None = None,
+    ) -> None:
+        super().__init__(message, fix=fix)
+        self.param = param
+        if code is not None:
+            self.code = code
+
+
+class UnknownModelError(RequestError):
+    """No model of that name."""
+
+    status = 404
+    code = "model_not_found"
+
+
+class UnknownAdapterError(RequestError):
+    """No adapter of that name is loaded."""
+
+    status = 404
+    code = "adapter_not_found"
+
+
+class PromptTooLongError(RequestError):
+    """The prompt, with its reply, doesn't fit the engine's context."""
+
+    code = "context_length_exceeded"
+
+
+class IdempotencyConflictError(RequestError):
+    """The Idempotency-Key was used before for a different request."""
+
+    status = 409
+    code = "idempotency_conflict"
+
+
+class RoutingError(KikiError):
+    """The router's table, weights or embedder don't fit each other."""
+
+    code = "bad_router"
+
+
+class AdapterError(KikiError):
+    """An adapter's files are wrong, or don't fit the base model."""
+
+    code = "bad_adapter"
+
+
+class EngineError(KikiError):
+    """The engine failed on this request."""
+
+    status = 502
+    code = "engine_error"
+
+
+class EngineUnavailableError(EngineError):
+    """The engine is down or starting. ``retry_after`` is in seconds."""
+
+    status = 503
+    code = "engine_unavailable"
+
+    def __init__(self, message: str, *, retry_after: float = 2.0, fix: str | None = None) -> None:
+        super().__init__(message, fix=fix)
+        self.retry_after = retry_after
+
+
+class StoreError(KikiError):
+    """A memory store failed."""
+
+    code = "store_error"
+
+
+class StoreUnavailableError(StoreError):
+    """The store is down or too slow for now; the journal keeps what was to be written."""
+
+    code = "store_unavailable"
+
+
+class StoreLockedError(StoreError):
+    """Another process owns the store's folder."""
+
+    code = "store_locked"
