@@ -1,0 +1,1 @@
+"""LoRA adapters: converting, training, and the ones that are shipped."""

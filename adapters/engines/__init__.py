@@ -1,0 +1,1 @@
+"""The inference engines behind one protocol (see ``base``)."""

@@ -1,0 +1,164 @@
+"""The life of the llama.cpp child process: start, watch, restart with back-off, stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import sys
+from collections import deque
+from collections.abc import Awaitable, Callable
+
+from adapters.engines.base import EngineState
+from adapters.engines.llamacpp_server import ServerSpec
+from kiki.errors import EngineUnavailableError
+
+log = logging.getLogger("kiki.adapters")
+
+FIRST_DELAY = 0.5
+LONGEST_DELAY = 30.0
+
+
+class Child:
+    """Keeps one server process alive.
+
+    ``probe`` is awaited with the new address after each start; only when it returns True does the
+    state become ``ready``. A process that dies is started again after 0.5 s, then 1, 2 ... 30 s.
+    """
+
+    def __init__(
+        self,
+        spec: ServerSpec,
+        probe: Callable[[str], Awaitable[bool]],
+        *,
+        start_timeout: float = 120.0,
+    ) -> None:
+        self._spec = spec
+        self._probe = probe
+        self._start_timeout = start_timeout
+        self._process: asyncio.subprocess.Process | None = None
+        self._watcher: asyncio.Task[None] | None = None
+        self._last_lines: deque[str] = deque(maxlen=20)
+        self._retry_at = 0.0
+        self.state: EngineState = "stopped"
+        self.url = ""
+        self.restarts = 0
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process else None
+
+    @property
+    def retry_after(self) -> float:
+        """Seconds until the next start is worth waiting for."""
+        return max(1.0, self._retry_at - asyncio.get_running_loop().time())
+
+    async def start(self) -> None:
+        """Start and probe once, then watch. Raises EngineUnavailableError if that fails."""
+        await self._launch()
+        self._watcher = asyncio.create_task(self._watch(), name="engine-watcher")
+
+    async def stop(self) -> None:
+        if self._watcher:
+            self._watcher.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._watcher
+            self._watcher = None
+        await self._end_process()
+        self.state = "stopped"
+
+    async def _launch(self) -> None:
+        self.state = "starting"
+        try:
+            async with asyncio.timeout(self._start_timeout):
+                self._process = await asyncio.create_subprocess_exec(
+                    sys.executable,
+                    "-m",
+                    "adapters.engines.llamacpp_server",
+                    stdin=asyncio.subprocess.PIPE,
+                    stdout=asyncio.subprocess.PIPE,
+                    stderr=asyncio.subprocess.PIPE,
+                    start_new_session=True,
+                )
+                self.url = await self._handshake(self._process)
+                if not await self._probe(self.url):
+                    raise EngineUnavailableError(
+                        "The llama.cpp engine started but could not generate a token.",
+                        fix="See the engine's lines in the log.",
+                    )
+        except (TimeoutError, EngineUnavailableError) as error:
+            self.state = "down"
+            await self._end_process()
+            if isinstance(error, EngineUnavailableError):
+                raise
+            raise EngineUnavailableError(
+                f"The llama.cpp engine did not start within {self._start_timeout:.0f} s.",
+                fix="See the engine's lines in the log; raise engine_start_timeout if it is slow.",
+            ) from error
+        self.state = "ready"
+
+    async def _handshake(self, process: asyncio.subprocess.Process) -> str:
+        assert process.stdin
+        assert process.stdout
+        assert process.stderr
+        self._log_reader = asyncio.create_task(self._read_log(process.stderr), name="engine-log")
+        with contextlib.suppress(ConnectionError):
+            process.stdin.write(self._spec.to_json().encode() + b"\n")
+            await process.stdin.drain()
+        line = await process.stdout.readline()
+        if not line:
+            await self._log_reader
+            raise EngineUnavailableError(
+                f"The llama.cpp engine ended while loading {self._spec.model}: "
+                + (" | ".join(list(self._last_lines)[-3:]) or "it said nothing"),
+                fix="Check the model and adapter files with: kiki doctor",
+            )
+        return str(json.loads(line)["url"])
+
+    async def _read_log(self, stream: asyncio.StreamReader) -> None:
+        while line := await stream.readline():
+            text = line.decode(errors="replace").rstrip()
+            if text:
+                self._last_lines.append(text)
+                log.info("llama.cpp: %s", text)
+
+    async def _watch(self) -> None:
+        delay = FIRST_DELAY
+        while True:
+            assert self._process
+            started = asyncio.get_running_loop().time()
+            code = await self._process.wait()
+            self.state = "down"
+            log.error("the llama.cpp engine ended with code %s", code)
+            if asyncio.get_running_loop().time() - started > 60:
+                delay = FIRST_DELAY
+            delay = await self._restart(delay)
+
+    async def _restart(self, delay: float) -> float:
+        """Try until it is up; returns the delay to begin with the next time."""
+        while True:
+            self._retry_at = asyncio.get_running_loop().time() + delay
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, LONGEST_DELAY)
+            try:
+                await self._launch()
+            except EngineUnavailableError as error:
+                log.error("restart failed: %s", error)
+            else:
+                self.restarts += 1
+                log.warning("the llama.cpp engine was restarted (%d so far)", self.restarts)
+                return delay
+
+    async def _end_process(self) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        if process.stdin:
+            process.stdin.close()
+        try:
+            await asyncio.wait_for(process.wait(), 5)
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+        await self._log_reader

@@ -1,0 +1,58 @@
+"""The llama.cpp server as a child process: ``python -m adapters.engines.llamacpp_server``.
+
+Reads one line of JSON from stdin (see ``ServerSpec``), prints one line of JSON with the address
+once it listens, and exits when stdin closes, so that it can't outlive a parent that was killed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import asdict, dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSpec:
+    """What the child needs to know; ``adapters`` are GGUF paths, an adapter's id is its place."""
+
+    model: str
+    adapters: tuple[str, ...]
+    slots: int
+    context_tokens: int
+    threads: int
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+
+def main() -> None:
+    spec = json.loads(sys.stdin.readline())
+    # Spinning OpenMP threads starve everything else on a shared machine; read at import time.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    import xllamacpp
+
+    params = xllamacpp.CommonParams()
+    params.model.path = spec["model"]
+    params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(path, 0.0) for path in spec["adapters"]]
+    params.hostnames = ["127.0.0.1"]
+    params.port = 0
+    params.n_parallel = spec["slots"]
+    params.n_ctx = spec["slots"] * spec["context_tokens"]
+    params.cpuparams.n_threads = spec["threads"]
+    params.cpuparams_batch.n_threads = spec["threads"]
+    # The RAM prompt cache hands a cache made under one adapter to another (llama.cpp#26207).
+    params.cache_ram_mib = 0
+    params.ctx_shift = False
+    params.use_jinja = True
+    params.ui = False
+    params.verbosity = 1
+    server = xllamacpp.Server(params)
+    print(json.dumps({"url": server.listening_address}), flush=True)
+    sys.stdin.read()
+    # The server's destructor waits for requests in flight; the parent is done with them.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()
