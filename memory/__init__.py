@@ -1,0 +1,39 @@
+"""Aeon, the memory: what was said in earlier turns, kept durably and recalled when it helps.
+
+    journal.py    SQLite (WAL, synchronous=FULL): every episode, durable before it is acknowledged;
+                  the truth from which the two stores below are made
+    projector.py  a thread a store: brings journal rows in, in order, retries, resumes
+    atlas.py      vectors of what the user said (qdrant-edge, in process)
+    trace.py      words (FTS5) and a graph of episodes, entities and conversations (SQLite)
+    recall.py     the three searches fused by reciprocal rank, filtered, cut to a token budget
+    render.py     the result as quoted data for the prompt
+    aeon.py       all of it behind one class
+
+Everything is kept and searched per `Owner` (tenant and user); nothing crosses one.
+One data folder belongs to one process.
+"""
+
+from __future__ import annotations
+
+from memory.aeon import Aeon, MemoryStatus
+from memory.episode import (
+    Episode,
+    EpisodeStatus,
+    IdempotentReply,
+    Owner,
+    RecalledEpisode,
+    Recollection,
+    check_text,
+)
+
+__all__ = [
+    "Aeon",
+    "Episode",
+    "EpisodeStatus",
+    "IdempotentReply",
+    "MemoryStatus",
+    "Owner",
+    "RecalledEpisode",
+    "Recollection",
+    "check_text",
+]

@@ -1,0 +1,241 @@
+"""Aeon: the memory as the gateway uses it."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kiki.errors import StoreError, StoreUnavailableError
+from memory.atlas import EdgeAtlas, VectorHit, VectorPoint, VectorStore
+from memory.episode import Episode, IdempotentReply, Owner, Recollection
+from memory.journal import Journal, JournalRow
+from memory.projector import Projector
+from memory.recall import CANDIDATES, Candidates, recollect
+from memory.trace import GraphStore, SqliteTrace
+from memory.words import entities
+
+logger = logging.getLogger("kiki.memory")
+
+Embed = Callable[[Sequence[str]], NDArray[np.float32]]
+# Episodes that wait for projection are compared one by one, so only so many of the newest.
+MAX_TAIL = 512
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryStatus:
+    """``lag`` is how many episodes the slower store is behind the journal; ``degraded`` while a
+    store fails."""
+
+    state: Literal["ok", "degraded"]
+    episodes: int
+    lag: int
+    last_error: str | None
+
+
+class Aeon:
+    """A journal with two stores made from it: Atlas (vectors) and Trace (words and graph).
+
+    ``embed`` maps texts to float32 unit vectors (n, ``dimension``) of the model ``embedding_id``;
+    it is called only for episodes written without a vector, or with another model's. All methods
+    block and are thread-safe. A store that fails never stops a write: the journal goes on, and
+    the store catches up when it is back.
+    """
+
+    def __init__(
+        self, folder: Path, *, embedding_id: str, dimension: int = 768, embed: Embed
+    ) -> None:
+        self.folder = folder
+        self._embedding_id = embedding_id
+        self._dimension = dimension
+        self._embed = embed
+        self._journal: Journal | None = None
+        self._atlas: Projector[VectorStore] | None = None
+        self._trace: Projector[GraphStore] | None = None
+
+    def open(self) -> None:
+        """Takes the folder and starts projecting.
+
+        Raises `StoreLockedError` when another process owns the folder, and `StoreError` when the
+        journal can't be used. A store that can't be used makes the status ``degraded`` instead.
+        """
+        journal = Journal(self.folder, embedding_id=self._embedding_id)
+        self._journal = journal
+        self._atlas = Projector(
+            "atlas", journal, self._open_atlas, partial(self._project_vectors, journal)
+        )
+        self._trace = Projector("trace", journal, self._open_trace, _project_episodes)
+        self._atlas.start()
+        self._trace.start()
+
+    def close(self) -> None:
+        """Stops projecting; what is not projected yet waits in the journal for the next open."""
+        for projector in (self._atlas, self._trace):
+            if projector is not None:
+                projector.stop()
+        if self._journal is not None:
+            self._journal.close()
+        self._journal = self._atlas = self._trace = None
+
+    def write(
+        self,
+        episode: Episode,
+        vector: NDArray[np.float32] | None,
+        idempotency: IdempotentReply | None = None,
+    ) -> bool:
+        """Keeps the episode; durable on return. True if it was new (see `Journal.append`).
+
+        ``vector`` is the embedding of the user's text, float32 (dimension,), unit length.
+        """
+        journal, atlas, trace = self._parts()
+        new = journal.append(episode, vector=vector, idempotency=idempotency)
+        if new:
+            atlas.wake()
+            trace.wake()
+        return new
+
+    def recall(
+        self,
+        owner: Owner,
+        text: str,
+        vector: NDArray[np.float32],
+        *,
+        budget_tokens: int,
+        count_tokens: Callable[[str], int],
+        limit: int = 6,
+        conversation: str | None = None,
+        exclude_ids: Collection[str] = (),
+    ) -> Recollection:
+        """What the owner's earlier episodes say about ``text`` (embedded as ``vector``).
+
+        ``conversation`` is the one going on; ``exclude_ids`` are episodes that the prompt holds
+        already. Sees every acknowledged write. Raises `StoreUnavailableError` when a store is
+        down.
+        """
+        journal, atlas, trace = self._parts()
+        excluded = set(exclude_ids)
+        # The tail is read after the search, from a cursor taken before it: an episode that is
+        # projected in between is then found twice, never missed.
+        projected = atlas.cursor
+        vectors = atlas.store().search(owner, vector, CANDIDATES, excluded)
+        texts = trace.store().search_text(owner, text, CANDIDATES)
+        graph = trace.store().neighbours(owner, entities(text), CANDIDATES)
+        tail = journal.tail(owner, projected, MAX_TAIL)
+        vectors = _with_tail(vectors, tail, vector)
+        ids = {hit.id for hits in (vectors, texts, graph) for hit in hits} - excluded
+        return recollect(
+            Candidates(vectors, texts, graph, journal.get(owner, ids)),
+            vector,
+            conversation=conversation,
+            limit=limit,
+            budget_tokens=budget_tokens,
+            count_tokens=count_tokens,
+        )
+
+    def find_reply(self, owner: Owner, key: str) -> IdempotentReply | None:
+        """The reply kept under an Idempotency-Key in the last 24 hours."""
+        return self._parts()[0].find_reply(owner, key)
+
+    def episodes(self, owner: Owner, conversation: str) -> list[Episode]:
+        """A conversation's episodes by turn."""
+        return self._parts()[0].episodes(owner, conversation)
+
+    def last_turn(self, owner: Owner, conversation: str) -> int:
+        """The highest turn of a conversation; -1 when it has none."""
+        return self._parts()[0].last_turn(owner, conversation)
+
+    def drain(self, timeout: float) -> bool:
+        """Waits until both stores hold all that is in the journal; False after ``timeout``
+        seconds each."""
+        _, atlas, trace = self._parts()
+        return atlas.drain(timeout) and trace.drain(timeout)
+
+    def status(self) -> MemoryStatus:
+        journal, atlas, trace = self._parts()
+        errors = [
+            f"{projector.name}: {projector.last_error}"
+            for projector in (atlas, trace)
+            if projector.last_error
+        ]
+        return MemoryStatus(
+            state="degraded" if errors else "ok",
+            episodes=journal.count(),
+            lag=max(atlas.lag(), trace.lag()),
+            last_error="; ".join(errors) or None,
+        )
+
+    def rebuild(self, progress: Callable[[int, int], None]) -> None:
+        """Makes both stores again from the journal; ``progress`` gets (done, all).
+
+        The memory must be closed. Raises `StoreError` when it is open here or elsewhere, and
+        what a store raises when it can't be made.
+        """
+        if self._journal is not None:
+            raise StoreError("The memory is open.", fix="Close it before it is rebuilt.")
+        journal = Journal(self.folder, embedding_id=self._embedding_id)
+        try:
+            for name in ("atlas", "trace"):
+                shutil.rmtree(self.folder / name, ignore_errors=True)
+            total = journal.count()
+            done = seq = 0
+            atlas, trace = self._open_atlas(), self._open_trace()
+            while rows := journal.rows_after(seq, 256):
+                self._project_vectors(journal, atlas, rows)
+                _project_episodes(trace, rows)
+                seq, done = rows[-1].seq, done + len(rows)
+                progress(done, total)
+            journal.advance("atlas", atlas.generation, seq)
+            journal.advance("trace", trace.generation, seq)
+            atlas.close()
+            trace.close()
+        finally:
+            journal.close()
+
+    def _parts(self) -> tuple[Journal, Projector[VectorStore], Projector[GraphStore]]:
+        if self._journal is None or self._atlas is None or self._trace is None:
+            raise StoreUnavailableError(f"The memory in {self.folder} is not open.")
+        return self._journal, self._atlas, self._trace
+
+    def _open_atlas(self) -> VectorStore:
+        return EdgeAtlas(
+            self.folder / "atlas", embedding_id=self._embedding_id, dimension=self._dimension
+        )
+
+    def _open_trace(self) -> GraphStore:
+        return SqliteTrace(self.folder / "trace")
+
+    def _project_vectors(
+        self, journal: Journal, atlas: VectorStore, rows: Sequence[JournalRow]
+    ) -> None:
+        vectors = {row.seq: row.vector for row in rows if row.vector is not None}
+        missing = [row for row in rows if row.vector is None]
+        if missing:
+            made = self._embed([row.episode.user_text for row in missing])
+            embedded = {row.seq: one for row, one in zip(missing, made, strict=True)}
+            journal.keep_vectors(embedded)
+            vectors |= embedded
+        atlas.upsert(
+            [VectorPoint(row.episode.id, row.episode.owner, vectors[row.seq]) for row in rows]
+        )
+        atlas.flush()
+
+
+def _project_episodes(trace: GraphStore, rows: Sequence[JournalRow]) -> None:
+    trace.write([row.episode for row in rows])
+
+
+def _with_tail(
+    hits: Sequence[VectorHit], tail: Sequence[JournalRow], vector: NDArray[np.float32]
+) -> list[VectorHit]:
+    best = {hit.id: hit for hit in hits}
+    for row in tail:
+        if row.vector is not None:
+            best[row.episode.id] = VectorHit(row.episode.id, float(row.vector @ vector))
+    return sorted(best.values(), key=lambda hit: -hit.score)[:CANDIDATES]

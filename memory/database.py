@@ -1,0 +1,90 @@
+"""A SQLite file as the memory uses it: WAL, one writer, one reader, errors with names."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from kiki.errors import StoreError, StoreUnavailableError
+
+_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+class Database:
+    """One SQLite file. ``write()`` and ``read()`` give a connection to one thread at a time.
+
+    ``schema`` is run when the file is new; ``version`` is kept in ``user_version``.
+    Raises `StoreError` for a file that is newer than this program, or damaged.
+    """
+
+    def __init__(self, path: Path, *, schema: str, version: int, fix: str) -> None:
+        self.path = path
+        self._fix = fix
+        self._write_lock = threading.Lock()
+        self._read_lock = threading.Lock()
+        with self._named_errors():
+            self._writer = self._connect()
+            try:
+                self._prepare(schema, version)
+                self._reader = self._connect()
+            except BaseException:
+                self._writer.close()
+                raise
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        return connection
+
+    def _prepare(self, schema: str, version: int) -> None:
+        found = self._writer.execute("PRAGMA user_version").fetchone()[0]
+        if found > version:
+            raise StoreError(
+                f"{self.path} has format {found}; this program knows formats up to {version}.",
+                fix="Use the newer kiki that wrote it, or another data folder.",
+            )
+        if found == 0:
+            self._writer.executescript(
+                f"BEGIN IMMEDIATE;{schema}PRAGMA user_version={version};COMMIT;"
+            )
+
+    @contextmanager
+    def write(self) -> Iterator[sqlite3.Connection]:
+        """A transaction: durable when the block ends, undone when it raises."""
+        with self._write_lock, self._named_errors():
+            self._writer.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._writer
+                self._writer.execute("COMMIT")
+            except BaseException:
+                if self._writer.in_transaction:
+                    self._writer.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def read(self) -> Iterator[sqlite3.Connection]:
+        with self._read_lock, self._named_errors():
+            yield self._reader
+
+    def close(self) -> None:
+        with self._write_lock, self._read_lock:
+            self._reader.close()
+            self._writer.close()
+
+    @contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+            if code in _DAMAGED:
+                raise StoreError(f"{self.path} is damaged ({error}).", fix=self._fix) from error
+            if code == sqlite3.SQLITE_FULL:
+                raise StoreError(
+                    f"The disk is full: {self.path} can't grow.", fix="Free some space."
+                ) from error
+            raise StoreUnavailableError(f"{self.path} can't be used: {error}.") from error

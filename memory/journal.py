@@ -1,0 +1,269 @@
+"""The journal: every episode, durable before its answer is acknowledged."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kiki.errors import IdempotencyConflictError
+from memory.database import Database
+from memory.episode import Episode, IdempotentReply, Owner
+from memory.lock import FolderLock
+
+SCHEMA_VERSION = 1
+REPLY_LIFETIME_S = 24 * 3600
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+# AUTOINCREMENT: a number is never used twice, so a store's cursor stays true after deletes.
+_SCHEMA = """
+CREATE TABLE episode (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    tenant TEXT NOT NULL,
+    user TEXT NOT NULL,
+    conversation TEXT NOT NULL,
+    turn INTEGER NOT NULL,
+    user_text TEXT NOT NULL,
+    answer_text TEXT NOT NULL,
+    domains TEXT NOT NULL,
+    adapters TEXT NOT NULL,
+    created INTEGER NOT NULL,
+    status TEXT NOT NULL,
+    embedding TEXT,
+    vector BLOB
+);
+CREATE INDEX episode_by_turn ON episode (tenant, user, conversation, turn);
+CREATE INDEX episode_by_owner ON episode (tenant, user, seq);
+CREATE TABLE reply (
+    tenant TEXT NOT NULL,
+    user TEXT NOT NULL,
+    key TEXT NOT NULL,
+    fingerprint TEXT NOT NULL,
+    reply TEXT NOT NULL,
+    stored REAL NOT NULL,
+    PRIMARY KEY (tenant, user, key)
+) WITHOUT ROWID;
+CREATE INDEX reply_by_age ON reply (stored);
+CREATE TABLE cursor (store TEXT PRIMARY KEY, generation TEXT NOT NULL, seq INTEGER NOT NULL);
+"""
+_COLUMNS = (
+    "seq, id, tenant, user, conversation, turn, user_text, answer_text, domains, adapters,"
+    " created, status, embedding, vector"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class JournalRow:
+    """An episode with its place in the journal and the float32 vector of its user text; none
+    when it was written without one, or another embedding model made it."""
+
+    seq: int
+    episode: Episode
+    vector: NDArray[np.float32] | None
+
+
+class Journal:
+    """The episodes of one data folder (mode 0700, owned by one process), in writing order.
+
+    Raises `StoreLockedError` when another process owns the folder, `StoreError` when the file is
+    damaged or newer, or the disk is full. Thread-safe.
+    """
+
+    def __init__(self, folder: Path, *, embedding_id: str) -> None:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.chmod(0o700)
+        self._embedding_id = embedding_id
+        self._lock = FolderLock(folder)
+        try:
+            self._database = Database(
+                folder / "journal.sqlite",
+                schema=_SCHEMA,
+                version=SCHEMA_VERSION,
+                fix="Restore the file from a backup, or use another data folder.",
+            )
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def close(self) -> None:
+        self._database.close()
+        self._lock.release()
+
+    def append(
+        self,
+        episode: Episode,
+        *,
+        vector: NDArray[np.float32] | None = None,
+        idempotency: IdempotentReply | None = None,
+    ) -> bool:
+        """Keeps the episode, and its reply with it; durable on return. True if it was new.
+
+        The same id, or the same key with the same fingerprint, is kept once. Raises
+        `IdempotencyConflictError` when the key was used for another request.
+        """
+        with self._database.write() as db:
+            if db.execute("SELECT 1 FROM episode WHERE id = ?", (episode.id,)).fetchone():
+                return False
+            if idempotency and not _keep_reply(db, episode.owner, idempotency):
+                return False
+            db.execute(
+                f"INSERT INTO episode ({_COLUMNS}) VALUES (NULL{', ?' * 13})",
+                _to_columns(episode, vector, self._embedding_id),
+            )
+        return True
+
+    def find_reply(self, owner: Owner, key: str) -> IdempotentReply | None:
+        with self._database.read() as db:
+            found = db.execute(
+                "SELECT key, fingerprint, reply FROM reply"
+                " WHERE tenant = ? AND user = ? AND key = ? AND stored > ?",
+                (owner.tenant, owner.user, key, time.time() - REPLY_LIFETIME_S),
+            ).fetchone()
+        return IdempotentReply(*found) if found else None
+
+    def rows_after(self, seq: int, limit: int) -> list[JournalRow]:
+        """The next ``limit`` rows of all owners, in writing order."""
+        return self._rows("seq > ? ORDER BY seq LIMIT ?", (seq, limit))
+
+    def tail(self, owner: Owner, after: int, limit: int) -> list[JournalRow]:
+        """The owner's newest ``limit`` rows written after ``after``, newest first."""
+        return self._rows(
+            "tenant = ? AND user = ? AND seq > ? ORDER BY seq DESC LIMIT ?",
+            (owner.tenant, owner.user, after, limit),
+        )
+
+    def get(self, owner: Owner, ids: Collection[str]) -> dict[str, JournalRow]:
+        """The owner's rows among ``ids``; what is another owner's is not there."""
+        marks = ", ".join("?" * len(ids))
+        rows = self._rows(
+            f"id IN ({marks}) AND tenant = ? AND user = ?", (*ids, owner.tenant, owner.user)
+        )
+        return {row.episode.id: row for row in rows}
+
+    def episodes(self, owner: Owner, conversation: str) -> list[Episode]:
+        """A conversation's episodes by turn."""
+        rows = self._rows(
+            "tenant = ? AND user = ? AND conversation = ? ORDER BY turn, seq",
+            (owner.tenant, owner.user, conversation),
+        )
+        return [row.episode for row in rows]
+
+    def last_turn(self, owner: Owner, conversation: str) -> int:
+        """The highest turn of a conversation; -1 when it has none."""
+        with self._database.read() as db:
+            found = db.execute(
+                "SELECT max(turn) FROM episode WHERE tenant = ? AND user = ? AND conversation = ?",
+                (owner.tenant, owner.user, conversation),
+            ).fetchone()[0]
+        return -1 if found is None else int(found)
+
+    def count(self, *, after: int = 0) -> int:
+        with self._database.read() as db:
+            found = db.execute("SELECT count(*) FROM episode WHERE seq > ?", (after,)).fetchone()
+        return int(found[0])
+
+    def last_seq(self) -> int:
+        with self._database.read() as db:
+            return int(db.execute("SELECT ifnull(max(seq), 0) FROM episode").fetchone()[0])
+
+    def cursor(self, store: str, generation: str) -> int:
+        """How far ``store`` has been brought; 0 when it was made anew (another generation)."""
+        with self._database.read() as db:
+            found = db.execute(
+                "SELECT seq FROM cursor WHERE store = ? AND generation = ?", (store, generation)
+            ).fetchone()
+        return int(found[0]) if found else 0
+
+    def advance(self, store: str, generation: str, seq: int) -> None:
+        with self._database.write() as db:
+            db.execute("REPLACE INTO cursor VALUES (?, ?, ?)", (store, generation, seq))
+
+    def keep_vectors(self, vectors: Mapping[int, NDArray[np.float32]]) -> None:
+        """Puts the vectors (by ``seq``) of this embedding model in the place of what was there."""
+        with self._database.write() as db:
+            db.executemany(
+                "UPDATE episode SET embedding = ?, vector = ? WHERE seq = ?",
+                [(self._embedding_id, _half(vector), seq) for seq, vector in vectors.items()],
+            )
+
+    def _rows(self, where: str, values: tuple[object, ...]) -> list[JournalRow]:
+        with self._database.read() as db:
+            found = db.execute(f"SELECT {_COLUMNS} FROM episode WHERE {where}", values).fetchall()
+        return [self._to_row(columns) for columns in found]
+
+    def _to_row(self, columns: tuple[Any, ...]) -> JournalRow:
+        seq, id_, tenant, user, conversation, turn, user_text, answer_text = columns[:8]
+        domains, adapters, created, status, embedding, blob = columns[8:]
+        episode = Episode(
+            id=id_,
+            tenant=tenant,
+            user=user,
+            conversation=conversation,
+            turn=turn,
+            user_text=user_text,
+            answer_text=answer_text,
+            domains=tuple(json.loads(domains)),
+            adapters=tuple((name, weight) for name, weight in json.loads(adapters)),
+            created=_EPOCH + created * _MICROSECOND,
+            status=status,
+        )
+        vector = None
+        if blob is not None and embedding == self._embedding_id:
+            vector = np.frombuffer(blob, "<f2").astype(np.float32)
+        return JournalRow(seq, episode, vector)
+
+
+def _keep_reply(db: sqlite3.Connection, owner: Owner, reply: IdempotentReply) -> bool:
+    now = time.time()
+    db.execute("DELETE FROM reply WHERE stored <= ?", (now - REPLY_LIFETIME_S,))
+    found = db.execute(
+        "SELECT fingerprint FROM reply WHERE tenant = ? AND user = ? AND key = ?",
+        (owner.tenant, owner.user, reply.key),
+    ).fetchone()
+    if found and found[0] != reply.fingerprint:
+        raise IdempotencyConflictError(
+            f"The Idempotency-Key {reply.key!r} was used before for a different request.",
+            fix="Send a new key with a new request.",
+        )
+    if found:
+        return False
+    db.execute(
+        "INSERT INTO reply VALUES (?, ?, ?, ?, ?, ?)",
+        (owner.tenant, owner.user, reply.key, reply.fingerprint, reply.reply, now),
+    )
+    return True
+
+
+def _to_columns(
+    episode: Episode, vector: NDArray[np.float32] | None, embedding_id: str
+) -> tuple[object, ...]:
+    return (
+        episode.id,
+        episode.tenant,
+        episode.user,
+        episode.conversation,
+        episode.turn,
+        episode.user_text,
+        episode.answer_text,
+        json.dumps(episode.domains),
+        json.dumps(episode.adapters),
+        (episode.created - _EPOCH) // _MICROSECOND,
+        episode.status,
+        None if vector is None else embedding_id,
+        None if vector is None else _half(vector),
+    )
+
+
+def _half(vector: NDArray[np.float32]) -> bytes:
+    """Half precision: the cosine of a 768-d vector moves by less than 1e-3."""
+    return vector.astype("<f2").tobytes()

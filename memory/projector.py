@@ -1,0 +1,156 @@
+"""Brings the journal's rows into a store, in order, from where it stopped."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from typing import Generic, Protocol, TypeVar
+
+from kiki.errors import StoreUnavailableError
+from memory.journal import Journal, JournalRow
+
+logger = logging.getLogger("kiki.memory")
+
+BATCH = 64
+FIRST_PAUSE_S = 0.1
+LONGEST_PAUSE_S = 10.0
+
+
+class ProjectedStore(Protocol):
+    """What a projector needs of a store. ``generation`` changes when it is made anew."""
+
+    @property
+    def generation(self) -> str: ...
+
+    def close(self) -> None: ...
+
+
+Store = TypeVar("Store", bound=ProjectedStore)
+
+
+class Projector(Generic[Store]):
+    """A thread that keeps one store up with the journal.
+
+    ``open_store`` is tried until it gives a store; ``project`` brings rows into it, durable on
+    return, and must be idempotent: after a crash the last batch comes again. When either raises,
+    the projector waits, longer each time, and tries again.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        journal: Journal,
+        open_store: Callable[[], Store],
+        project: Callable[[Store, Sequence[JournalRow]], None],
+    ) -> None:
+        self.name = name
+        self.last_error: str | None = None
+        self._journal = journal
+        self._open_store = open_store
+        self._project = project
+        self._store: Store | None = None
+        self._cursor = 0
+        self._failures = 0
+        self._stopping = False
+        self._changed = threading.Condition()
+        self._woken = False
+        self._thread = threading.Thread(target=self._run, name=f"kiki-{name}", daemon=True)
+
+    @property
+    def cursor(self) -> int:
+        """The journal's number up to which the store holds every episode."""
+        return self._cursor
+
+    def start(self) -> None:
+        """Opens the store and starts the thread; a store that doesn't open is tried later."""
+        self._attempt(self._open)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stops after the batch in hand and closes the store."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+        self._thread.join()
+        if self._store is not None:
+            self._store.close()
+            self._store = None
+
+    def wake(self) -> None:
+        """There is something new in the journal."""
+        with self._changed:
+            self._woken = True
+            self._changed.notify_all()
+
+    def store(self) -> Store:
+        """The open store. Raises `StoreUnavailableError` while it can't be opened."""
+        if self._store is None:
+            raise StoreUnavailableError(
+                f"The {self.name} store is not open: {self.last_error or 'memory is closed'}"
+            )
+        return self._store
+
+    def lag(self) -> int:
+        """How many episodes the store is behind."""
+        return self._journal.count(after=self._cursor)
+
+    def drain(self, timeout: float) -> bool:
+        """Waits until the store holds all that is in the journal now; False after ``timeout``
+        seconds."""
+        goal = self._journal.last_seq()
+        self.wake()
+        with self._changed:
+            return self._changed.wait_for(
+                lambda: self._store is not None and self._cursor >= goal, timeout
+            )
+
+    def _run(self) -> None:
+        while not self._stopping:
+            while not self._stopping and self._attempt(self._step):
+                pass
+            with self._changed:
+                # A new episode doesn't cut short the wait for a store that is down.
+                self._changed.wait_for(
+                    lambda: self._stopping or (self._woken and not self._failures), self._pause()
+                )
+                self._woken = False
+
+    def _pause(self) -> float:
+        if not self._failures:
+            return LONGEST_PAUSE_S
+        return float(min(FIRST_PAUSE_S * 2 ** (self._failures - 1), LONGEST_PAUSE_S))
+
+    def _attempt(self, work: Callable[[], bool]) -> bool:
+        """True when there may be more to do at once."""
+        try:
+            more = work()
+        except Exception as error:  # the thread's boundary: it must outlive any store's fault
+            self._failures += 1
+            self.last_error = str(error)
+            logger.warning("%s: attempt %d failed: %s", self.name, self._failures, error)
+            return False
+        if self._failures:
+            logger.info("%s: works again after %d failures", self.name, self._failures)
+        self._failures = 0
+        self.last_error = None
+        return more
+
+    def _open(self) -> bool:
+        store = self._open_store()
+        self._cursor = self._journal.cursor(self.name, store.generation)
+        self._store = store
+        return True
+
+    def _step(self) -> bool:
+        if self._store is None:
+            return self._open()
+        rows = self._journal.rows_after(self._cursor, BATCH)
+        if not rows:
+            return False
+        self._project(self._store, rows)
+        self._journal.advance(self.name, self._store.generation, rows[-1].seq)
+        with self._changed:
+            self._cursor = rows[-1].seq
+            self._changed.notify_all()
+        return True
