@@ -39,6 +39,7 @@ class Child:
         self._start_timeout = start_timeout
         self._process: asyncio.subprocess.Process | None = None
         self._watcher: asyncio.Task[None] | None = None
+        self._log_reader: asyncio.Task[None] | None = None
         self._last_lines: deque[str] = deque(maxlen=20)
         self._retry_at = 0.0
         self.state: EngineState = "stopped"
@@ -102,13 +103,14 @@ class Child:
         assert process.stdin
         assert process.stdout
         assert process.stderr
-        self._log_reader = asyncio.create_task(self._read_log(process.stderr), name="engine-log")
+        log_reader = asyncio.create_task(self._read_log(process.stderr), name="engine-log")
+        self._log_reader = log_reader
         with contextlib.suppress(ConnectionError):
             process.stdin.write(self._spec.to_json().encode() + b"\n")
             await process.stdin.drain()
         line = await process.stdout.readline()
         if not line:
-            await self._log_reader
+            await log_reader
             raise EngineUnavailableError(
                 f"The llama.cpp engine ended while loading {self._spec.model}: "
                 + (" | ".join(list(self._last_lines)[-3:]) or "it said nothing"),
@@ -161,4 +163,5 @@ class Child:
         except TimeoutError:
             process.kill()
             await process.wait()
-        await self._log_reader
+        if self._log_reader:
+            await self._log_reader

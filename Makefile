@@ -1,0 +1,55 @@
+# make serve   sets everything up and starts the gateway
+# make test    sets up the training and test packages too, and runs lint, types and tests
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: serve setup setup-dev test lint lock clean
+
+serve: setup
+	$(BIN)/kiki serve
+
+setup: .venv/.packages .venv/.models
+
+setup-dev: setup .venv/.dev
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "kiki needs Python 3.11 or newer; name it with: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv .venv
+
+.venv/.packages: requirements/serve.txt pyproject.toml | .venv/bin/python
+	@echo "Installing the packages (about a minute)"
+	$(PIP) -r requirements/serve.txt
+	$(PIP) --no-deps --editable .
+	@touch $@
+
+# The model files go to the settings' models_dir; a clone beside this one finds them there.
+.venv/.models: .venv/.packages kiki/assets.py routing/mpnet.py $(wildcard adapters/shipped/*/*)
+	$(BIN)/kiki models pull
+	@touch $@
+
+.venv/.dev: requirements/dev.txt | .venv/.packages
+	@echo "Installing the training and test packages (a few minutes)"
+	$(PIP) torch==2.13.0 --constraint requirements/dev.txt
+	$(PIP) -r requirements/dev.txt
+	@touch $@
+
+test: setup-dev lint
+	$(BIN)/python -m pytest
+
+lint: setup-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy kiki gateway routing adapters memory negotiator antibias tests
+
+# Resolve the pinned dependencies again; torch's own stand in torch-needs.in.
+lock: .venv/.dev
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url \
+	  --custom-compile-command "make lock" pyproject.toml -o requirements/serve.txt
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url \
+	  --custom-compile-command "make lock" --override requirements/torch.in \
+	  --extra train --extra dev pyproject.toml requirements/torch-needs.in -o requirements/dev.txt
+
+clean:
+	rm -rf .venv

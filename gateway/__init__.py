@@ -1,0 +1,1 @@
+"""The gateway: HTTP surface, the pipeline of seven stages, settings, telemetry and the CLI."""

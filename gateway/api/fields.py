@@ -1,0 +1,55 @@
+"""OpenAI's chat fields that kiki can't serve: refused by name, never silently dropped."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kiki.errors import RequestError
+from kiki.names import near
+
+# A field is let through when it has the value that changes nothing.
+_NEUTRAL: dict[str, tuple[object, ...]] = {
+    "n": (1,),
+    "tools": ([],),
+    "tool_choice": ("none", "auto"),
+    "parallel_tool_calls": (True, False),
+    "functions": ([],),
+    "function_call": ("none", "auto"),
+    "response_format": ({"type": "text"},),
+    "logprobs": (False,),
+    "top_logprobs": (0,),
+    "logit_bias": ({},),
+    "presence_penalty": (0,),
+    "frequency_penalty": (0,),
+    "modalities": (["text"],),
+    "audio": (),
+    "prediction": (),
+    "web_search_options": (),
+    "reasoning_effort": (),
+    "verbosity": (),
+    "chat_template_kwargs": ({},),
+}
+# These never change an answer here; a caller loses nothing.
+_WITHOUT_EFFECT = frozenset(
+    {"store", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention"}
+)
+
+
+def refuse_unserved(extra: dict[str, Any], known: frozenset[str]) -> None:
+    """Raise RequestError for the first field that is unknown, or that kiki can't serve."""
+    for name, value in extra.items():
+        if name in _WITHOUT_EFFECT or value is None:
+            continue
+        if name not in _NEUTRAL:
+            raise RequestError(
+                f"Unknown parameter: {name!r}.{near(name, known)}",
+                param=name,
+                code="unknown_parameter",
+            )
+        if value not in _NEUTRAL[name]:
+            raise RequestError(
+                f"This version of kiki can't serve {name!r}.",
+                param=name,
+                code="unsupported_parameter",
+                fix="Leave it out.",
+            )

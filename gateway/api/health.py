@@ -1,0 +1,57 @@
+"""``GET /health`` and ``GET /metrics``."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+
+from gateway.services import Services
+
+router = APIRouter()
+
+
+@router.get("/health", responses={503: {"description": "The engine can't generate."}})
+async def health(request: Request) -> Response:
+    """``ok``, ``degraded`` (a store is down; answers go on), or ``unavailable`` with 503."""
+    services: Services = request.app.state.services
+    memory = await asyncio.to_thread(services.aeon.status)
+    ready = await services.probe.ready()
+    status = "unavailable"
+    if ready:
+        status = "ok" if memory.state == "ok" else "degraded"
+    body: dict[str, Any] = {
+        "status": status,
+        "components": {
+            "engine": {
+                "state": services.engine.state,
+                "ready": ready,
+                "name": services.engine.capabilities.name,
+                "model": services.engine.capabilities.model,
+            },
+            "router": {"state": "ok", "outputs": len(services.table.outputs)},
+            "memory": {"state": memory.state},
+        },
+        "adapters": list(services.engine.adapters),
+        "memory": {
+            "state": memory.state,
+            "episodes": memory.episodes,
+            "lag": memory.lag,
+            "last_error": memory.last_error,
+        },
+        "uptime_s": round(services.uptime, 1),
+        "aliases": list(services.models.aliases),
+    }
+    return JSONResponse(body, status_code=200 if ready else 503)
+
+
+@router.get("/metrics")
+async def metrics(request: Request) -> Response:
+    """Prometheus text format."""
+    services: Services = request.app.state.services
+    memory = await asyncio.to_thread(services.aeon.status)
+    services.telemetry.memory_lag.set(memory.lag)
+    services.telemetry.engine_ready.set(services.engine.state == "ready")
+    return Response(services.telemetry.render(), media_type="text/plain; version=0.0.4")

@@ -1,0 +1,171 @@
+"""The OpenAI request and response bodies, with kiki's own additions."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat
+
+MAX_TEXT = 1_000_000
+
+
+def _number(value: object) -> object:
+    """JSON's true and "0.5" are no numbers here."""
+    if isinstance(value, bool | str):
+        raise ValueError("must be a number")
+    return value
+
+
+Weight = Annotated[FiniteFloat, BeforeValidator(_number)]
+
+
+class TextPart(BaseModel):
+    """A content part; only text is understood."""
+
+    type: Literal["text"]
+    text: str = Field(max_length=MAX_TEXT)
+
+
+class ChatMessage(BaseModel):
+    """One message. ``developer`` is read as ``system``."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str | list[TextPart] = Field(max_length=MAX_TEXT)
+    name: str | None = None
+
+    @property
+    def text(self) -> str:
+        if isinstance(self.content, str):
+            return self.content
+        return "\n".join(part.text for part in self.content)
+
+
+class KikiOptions(BaseModel):
+    """The ``kiki`` object of a request: what to force, and whether to explain."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    explain: bool = Field(False, description="Send back a `kiki` object with every stage.")
+    plan: Literal["auto", "single", "blend", "panel"] = "auto"
+    adapters: dict[str, Weight] | None = Field(
+        None, description='The mix to use, for example `{"shell": 0.7, "python": 0.3}`.'
+    )
+    memory: bool = Field(True, description="False neither recalls nor remembers.")
+    conversation: str | None = Field(None, min_length=1, max_length=200)
+    threshold: float | None = Field(None, gt=0, lt=1, description="Router threshold of this turn.")
+    top_k: int | None = Field(None, ge=1, le=4, description="Domains at most.")
+    negotiate: bool = True
+    antibias: bool = True
+
+
+class StreamOptions(BaseModel):
+    include_usage: bool = False
+
+
+class ChatRequest(BaseModel):
+    """`POST /v1/chat/completions`."""
+
+    model_config = ConfigDict(extra="allow")
+
+    model: str = Field(min_length=1, max_length=200)
+    messages: list[ChatMessage] = Field(min_length=1, max_length=2000)
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    max_tokens: int | None = Field(None, ge=1)
+    max_completion_tokens: int | None = Field(None, ge=1)
+    temperature: float | None = Field(None, ge=0, le=2)
+    top_p: float | None = Field(None, gt=0, le=1)
+    seed: int | None = Field(None, ge=-(2**63), lt=2**63)
+    stop: str | list[str] | None = None
+    user: str | None = Field(None, max_length=200)
+    metadata: dict[str, str] | None = None
+    strip_thinking: bool = True
+    raw_mode: bool = Field(False, description="Routing, mount and inference only.")
+    kiki: KikiOptions = Field(default_factory=KikiOptions)
+
+
+class RouteRequest(BaseModel):
+    """`POST /v1/route`. ``query`` may be a list; the answer then is one too."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    query: str | list[str]
+    threshold: float | None = Field(None, gt=0, lt=1)
+    top_k: int = Field(4, ge=1, le=4)
+
+
+class DomainScore(BaseModel):
+    name: str
+    score: float
+
+
+class RouteAnswer(BaseModel):
+    """The active domains; ``fallback`` says that none is, and the base would answer."""
+
+    query: str
+    domains: list[DomainScore]
+    fallback: bool
+
+
+class RouteAnswers(BaseModel):
+    """The answers to a list of queries, in its order."""
+
+    results: list[RouteAnswer]
+
+
+class Usage(BaseModel):
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: dict[str, int]
+
+
+class AnswerMessage(BaseModel):
+    role: Literal["assistant"] = "assistant"
+    content: str
+    refusal: None = None
+
+
+class Choice(BaseModel):
+    index: int
+    message: AnswerMessage
+    logprobs: None = None
+    finish_reason: Literal["stop", "length"]
+
+
+class ChatCompletion(BaseModel):
+    """The answer; ``kiki`` is there when asked for, or when memory was unavailable."""
+
+    id: str
+    object: Literal["chat.completion"] = "chat.completion"
+    created: int
+    model: str
+    choices: list[Choice]
+    usage: Usage
+    kiki: dict[str, Any] | None = None
+
+
+class Model(BaseModel):
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str = "kiki"
+    kiki: dict[str, Any]
+
+
+class ModelList(BaseModel):
+    object: Literal["list"] = "list"
+    data: list[Model]
+
+
+class ErrorBody(BaseModel):
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorEnvelope(BaseModel):
+    """What every error looks like."""
+
+    error: ErrorBody

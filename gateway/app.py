@@ -1,0 +1,23 @@
+"""The FastAPI application."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+
+from gateway.api import chat, errors, health, models, route
+from gateway.services import Services
+from kiki import __version__
+
+
+def create_app(services: Services) -> FastAPI:
+    """The HTTP surface over services that are started; whoever started them stops them."""
+    app = FastAPI(
+        title="kiki",
+        version=__version__,
+        description="OpenAI-compatible gateway: one base, many adapters, a memory that lasts.",
+    )
+    app.state.services = services
+    errors.install(app)
+    for module in (chat, route, models, health):
+        app.include_router(module.router)
+    return app

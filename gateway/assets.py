@@ -1,0 +1,31 @@
+"""The model files that the gateway needs, in the settings' folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from gateway.settings import Settings
+from kiki.assets import BASE_MODEL, Progress, is_ready, pull
+from kiki.errors import AssetError
+from routing import model_files
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFiles:
+    """The base model (GGUF) and the folder of the embedding model."""
+
+    base: Path
+    embedder: Path
+
+
+def ensure_models(settings: Settings, progress: Progress | None = None) -> ModelFiles:
+    """Pull and build what isn't there yet. Raises AssetError."""
+    base = settings.model
+    if base is None:
+        base = settings.models_dir / BASE_MODEL.file
+        if not is_ready(BASE_MODEL, settings.models_dir):
+            pull([BASE_MODEL], settings.models_dir, progress=progress)
+    elif not base.is_file():
+        raise AssetError(f"model = {base}: there is no such file.", fix="Correct the setting.")
+    return ModelFiles(base, model_files.pull(settings.models_dir, progress=progress))

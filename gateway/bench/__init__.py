@@ -1,0 +1,1 @@
+"""Benchmarks, one module each; ``kiki bench NAME --json`` prints a ``Report``."""

@@ -1,0 +1,72 @@
+"""What a benchmark prints."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from kiki import __version__
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A measured value with its unit and the number of measurements behind it."""
+
+    value: float
+    unit: str
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One run: what was measured, on which machine, with which settings."""
+
+    bench: str
+    metrics: dict[str, Metric]
+    settings: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "bench": self.bench,
+            "metrics": {name: asdict(metric) for name, metric in self.metrics.items()},
+            "machine": machine(),
+            "settings": self.settings,
+        }
+
+    def to_text(self) -> str:
+        """A table for people."""
+        rows = [
+            f"  {name:<20} {metric.value:>10.3f} {metric.unit:<5} n={metric.n}"
+            for name, metric in self.metrics.items()
+        ]
+        return "\n".join([f"{self.bench} on {machine()['processor']}", *rows])
+
+
+def median(values: Sequence[float], unit: str) -> Metric:
+    """The median of the measurements."""
+    return Metric(round(statistics.median(values), 4), unit, len(values))
+
+
+def machine() -> dict[str, Any]:
+    """What the numbers depend on."""
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "system": f"{platform.system()} {platform.release()}",
+        "python": sys.version.split()[0],
+        "kiki": __version__,
+    }
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            names = [line.split(":", 1)[1].strip() for line in file if "model name" in line]
+    except OSError:
+        names = []
+    return names[0] if names else platform.processor() or platform.machine()

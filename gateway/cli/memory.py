@@ -1,0 +1,28 @@
+"""``kiki memory``: look after the memory while the gateway is stopped."""
+
+from __future__ import annotations
+
+import click
+
+from gateway.settings import load_settings
+
+
+@click.group("memory")
+def command() -> None:
+    """Look after the memory."""
+
+
+@command.command("rebuild")
+def rebuild() -> None:
+    """Make both stores anew from the journal; stop the gateway first."""
+    from gateway.assets import ensure_models
+    from gateway.cli.progress import counting
+    from memory import Aeon
+    from routing.embedder import Embedder
+
+    settings = load_settings()
+    embedder = Embedder(ensure_models(settings).embedder, threads=settings.router_threads)
+    aeon = Aeon(settings.data_dir / "memory", embedding_id=embedder.id, embed=embedder.embed)
+    with counting() as progress:
+        aeon.rebuild(lambda done, total: progress("episodes", done, total))
+    click.echo(f"Both stores in {settings.data_dir / 'memory'} are made from the journal.")

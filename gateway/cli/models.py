@@ -1,0 +1,64 @@
+"""``kiki models``: pull and list the model files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from gateway.settings import Settings, load_settings
+
+
+@click.group("models")
+def command() -> None:
+    """Pull and list the model files."""
+
+
+@command.command("pull")
+def pull() -> None:
+    """Fetch, check and build every model file, and convert the adapters; nothing is done twice."""
+    from adapters.catalog import Catalog
+    from gateway.assets import ensure_models
+    from gateway.cli.progress import pulling
+
+    settings = load_settings()
+    with pulling() as progress:
+        files = ensure_models(settings, progress)
+    adapters = Catalog(settings.adapters_dir, settings.models_dir).ready(files.base)
+    click.echo(f"base model: {files.base}")
+    click.echo(f"embedding model: {files.embedder}")
+    click.echo(f"adapters: {', '.join(adapters) or 'none'}")
+
+
+@command.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def list_models(as_json: bool) -> None:
+    """Show the model files, their size, and whether they are here."""
+    rows = _rows(load_settings())
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+        return
+    for row in rows:
+        state = f"{row['bytes'] / 1e6:8.1f} MB" if row["present"] else "   not here; kiki models pull"
+        click.echo(f"{row['name']:<24} {state}  {row['path']}")
+
+
+def _rows(settings: Settings) -> list[dict[str, object]]:
+    from kiki.assets import BASE_MODEL
+    from routing.model_files import MODEL_FILE, NAME
+
+    base = settings.model or settings.models_dir / BASE_MODEL.file
+    embedder = settings.models_dir / NAME / MODEL_FILE
+    converted = sorted((settings.models_dir / "adapters").glob("*.gguf"))
+    return [
+        _row("base model", base),
+        _row("embedding model", embedder),
+        *(_row(f"adapter {path.stem.rsplit('-', 1)[0]}", path) for path in converted),
+    ]
+
+
+def _row(name: str, path: Path) -> dict[str, object]:
+    present = path.is_file()
+    size = path.stat().st_size if present else 0
+    return {"name": name, "path": str(path), "present": present, "bytes": size}

@@ -1,0 +1,72 @@
+"""``kiki serve``: the gateway."""
+
+from __future__ import annotations
+
+import socket
+
+import click
+
+from gateway.settings import Settings, load_settings
+from kiki.errors import SettingsError
+
+
+@click.command("serve")
+@click.option("--host", help="Address to listen on.")
+@click.option("--port", type=int, help="Port to listen on; 0 picks a free one.")
+@click.option("--model", type=click.Path(), help="A GGUF base model of your own.")
+@click.option("--adapters", type=click.Path(), help="A folder of PEFT adapters, one folder each.")
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]))
+def command(
+    host: str | None,
+    port: int | None,
+    model: str | None,
+    adapters: str | None,
+    log_level: str | None,
+) -> None:
+    """Start the gateway; model files that are missing are pulled first."""
+    settings = load_settings(
+        host=host, port=port, model=model, adapters_dir=adapters, log_level=log_level
+    )
+    listener = _listen(settings)
+
+    from gateway.assets import ensure_models
+    from gateway.cli.progress import pulling
+
+    with pulling() as progress:
+        ensure_models(settings, progress)
+    _run(settings, listener)
+
+
+def _listen(settings: Settings) -> socket.socket:
+    """Take the port first: a port in use is said before anything is loaded."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        raise SettingsError(
+            f"Can't listen on {settings.host}:{settings.port}: {error.strerror}.",
+            fix="End what uses that port, or choose another with --port or KIKI_PORT.",
+        ) from error
+    return listener
+
+
+def _run(settings: Settings, listener: socket.socket) -> None:
+    import asyncio
+
+    from gateway.logs import configure_logging
+    from gateway.server import serve
+    from gateway.services import Services
+
+    configure_logging(settings.log_level)
+    host, port = listener.getsockname()[:2]
+
+    def say_ready(services: Services) -> None:
+        address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        names = ", ".join(services.engine.adapters) or "none"
+        click.echo(f"kiki answers on {address}/v1 (base {services.engine.capabilities.model})")
+        click.echo(f"adapters: {names}")
+        click.echo(f"memory: {settings.data_dir / 'memory'}; no API keys: loopback callers only")
+
+    asyncio.run(serve(settings, listener, say_ready))

@@ -1,0 +1,141 @@
+"""What ``kiki doctor`` checks."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import socket
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from gateway.settings import Settings, settings_file
+from kiki import __version__
+from kiki.errors import KikiError
+
+_PACKAGES = ("xllamacpp", "onnxruntime", "qdrant-edge-py", "fastapi", "uvicorn", "tokenizers")
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One finding; ``fix`` says what to do where something can be done."""
+
+    name: str
+    state: Literal["ok", "note", "wrong"]
+    detail: str
+    fix: str | None = None
+
+
+def examine(settings: Settings) -> list[Check]:
+    """Run every check; nothing is changed, pulled or started."""
+    return [
+        *_versions(),
+        _configuration(),
+        *_models(settings),
+        _adapters(settings),
+        _router(),
+        _memory(settings),
+        _port(settings),
+        _disk(settings),
+    ]
+
+
+def _versions() -> Iterator[Check]:
+    yield Check("kiki", "ok", f"{__version__} on Python {platform.python_version()}")
+    for name in _PACKAGES:
+        try:
+            yield Check(name, "ok", importlib.metadata.version(name))
+        except importlib.metadata.PackageNotFoundError:
+            yield Check(name, "wrong", "not installed", "make setup")
+
+
+def _configuration() -> Check:
+    return Check("settings", "ok", str(settings_file() or "no kiki.toml; defaults and KIKI_*"))
+
+
+def _models(settings: Settings) -> Iterator[Check]:
+    from kiki.assets import BASE_MODEL, verify
+    from routing import model_files
+
+    pull = "kiki models pull"
+    if settings.model is not None:
+        there = settings.model.is_file()
+        state: Literal["ok", "wrong"] = "ok" if there else "wrong"
+        fix = None if there else "Correct the setting model."
+        yield Check("base model", state, str(settings.model), fix)
+    else:
+        path = settings.models_dir / BASE_MODEL.file
+        try:
+            verify(BASE_MODEL, path)
+            yield Check("base model", "ok", f"{path}, sha256 as expected")
+        except KikiError as error:
+            yield Check("base model", "wrong", error.message, pull)
+    folder = settings.models_dir / model_files.NAME
+    try:
+        meta = model_files.check(folder)
+        yield Check("embedding model", "ok", f"{folder} ({meta.embedding_id})")
+    except KikiError as error:
+        yield Check("embedding model", "wrong", error.message, pull)
+
+
+def _adapters(settings: Settings) -> Check:
+    from adapters.catalog import Catalog
+
+    try:
+        names = [a.name for a in Catalog(settings.adapters_dir, settings.models_dir).adapters()]
+    except KikiError as error:
+        return Check("adapters", "wrong", error.message, error.fix)
+    return Check("adapters", "ok" if names else "note", ", ".join(names) or "none: the base alone")
+
+
+def _router() -> Check:
+    from routing.domains import load_domains
+    from routing.model_files import EMBEDDING_ID
+    from routing.router import Router
+
+    try:
+        table = load_domains()
+        Router.load(table=table, embedding_id=EMBEDDING_ID)
+    except KikiError as error:
+        return Check("router", "wrong", error.message, error.fix)
+    return Check("router", "ok", f"{len(table.domains)} domains, {len(table.outputs)} outputs")
+
+
+def _memory(settings: Settings) -> Check:
+    from memory.lock import owner_of
+
+    folder = settings.data_dir / "memory"
+    if not folder.exists():
+        return Check("memory", "ok", f"{folder} will be made at the first start")
+    if not os.access(folder, os.W_OK):
+        return Check("memory", "wrong", f"{folder} can't be written", f"chown or chmod {folder}")
+    mode = folder.stat().st_mode & 0o777
+    if mode & 0o077:
+        return Check("memory", "wrong", f"{folder} has mode {mode:o}", f"chmod 700 {folder}")
+    pid = owner_of(folder)
+    state = f"in use by process {pid}" if pid else "free"
+    return Check("memory", "ok", f"{folder} ({state})")
+
+
+def _port(settings: Settings) -> Check:
+    with socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.host, settings.port))
+        except OSError as error:
+            detail = f"{settings.host}:{settings.port}: {error.strerror}"
+            return Check("port", "note", detail, "A gateway may be running; else use --port.")
+    return Check("port", "ok", f"{settings.host}:{settings.port} is free")
+
+
+def _disk(settings: Settings) -> Check:
+    folder = settings.data_dir
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free / 1e9
+    if free < 2:
+        return Check("disk", "wrong", f"{free:.1f} GB free at {folder}", "Free at least 2 GB.")
+    return Check("disk", "ok", f"{free:.1f} GB free at {folder} ({sys.platform})")

@@ -1,0 +1,61 @@
+"""The engine as the ``generate`` callable that the negotiator and the anti-bias stage are given."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Protocol, TypeVar
+
+from adapters.engines.base import Engine, GenerateRequest, Message, Sampling, complete
+from adapters.mix import BASE, Mix
+from gateway.thinking import strip_thinking
+from gateway.turn import Turn
+
+ReplyT = TypeVar("ReplyT")
+
+
+class Prompt(Protocol):
+    """What both rooms call a prompt."""
+
+    @property
+    def messages(self) -> tuple[tuple[str, str], ...]: ...
+    @property
+    def adapter(self) -> str | None: ...
+    @property
+    def max_tokens(self) -> int: ...
+    @property
+    def json_schema(self) -> Mapping[str, object] | None: ...
+    @property
+    def temperature(self) -> float: ...
+
+
+def generator(
+    engine: Engine, turn: Turn, reply: Callable[[str, int], ReplyT]
+) -> Callable[[Sequence[Prompt]], Awaitable[list[ReplyT]]]:
+    """A callable that runs prompts together; their tokens are counted on the turn."""
+
+    async def generate(prompts: Sequence[Prompt]) -> list[ReplyT]:
+        with turn.waiting():
+            completions = await complete(engine, [_request(prompt) for prompt in prompts])
+        replies = []
+        for completion in completions:
+            turn.usage += completion.usage
+            tokens = completion.usage.prompt_tokens + completion.usage.completion_tokens
+            replies.append(reply(strip_thinking(completion.text), tokens))
+        return replies
+
+    return generate
+
+
+def _request(prompt: Prompt) -> GenerateRequest:
+    messages = []
+    for role, content in prompt.messages:
+        assert role == "system" or role == "user" or role == "assistant"
+        messages.append(Message(role, content))
+    mix = Mix.single(prompt.adapter) if prompt.adapter else BASE
+    sampling = Sampling(
+        max_tokens=prompt.max_tokens,
+        temperature=prompt.temperature,
+        seed=0,
+        json_schema=prompt.json_schema,
+    )
+    return GenerateRequest(tuple(messages), mix, sampling)

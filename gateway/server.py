@@ -1,0 +1,52 @@
+"""The process: services, HTTP server, signals."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+from collections.abc import Callable, Iterator
+
+import uvicorn
+
+from gateway.app import create_app
+from gateway.services import Services
+from gateway.settings import Settings
+
+log = logging.getLogger("kiki.gateway")
+
+
+class _Server(uvicorn.Server):
+    """Stops on SIGINT and SIGTERM without raising them again, so that the exit code is 0."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        yield
+
+
+async def serve(
+    settings: Settings, listener: socket.socket, on_ready: Callable[[Services], None]
+) -> None:
+    """Start everything, answer until a signal comes, stop everything.
+
+    ``on_ready`` is called once the first token was generated and requests are accepted. Raises
+    KikiError when a part can't start.
+    """
+    services = await Services.start(settings)
+    try:
+        config = uvicorn.Config(
+            create_app(services),
+            log_config=None,
+            access_log=settings.log_level == "debug",
+            lifespan="off",
+            timeout_graceful_shutdown=30,
+        )
+        on_ready(services)
+        await _Server(config).serve(sockets=[listener])
+    finally:
+        await services.stop()

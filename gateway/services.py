@@ -1,0 +1,154 @@
+"""Everything that runs behind the HTTP surface, started and stopped together."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
+from dataclasses import dataclass, field
+
+from adapters.catalog import Catalog
+from adapters.engines.base import Engine
+from adapters.engines.llamacpp import LlamaCppEngine
+from gateway.assets import ensure_models
+from gateway.models import Models
+from gateway.once import Once
+from gateway.pipeline import Pipeline
+from gateway.settings import Settings
+from gateway.stages.antibias import AntibiasStage
+from gateway.stages.infer import InferStage
+from gateway.stages.mount import MountStage
+from gateway.stages.negotiate import NegotiateStage
+from gateway.stages.recall import RecallStage
+from gateway.stages.route import RouteStage
+from gateway.stages.write import WriteStage
+from gateway.telemetry import Telemetry
+from memory import Aeon
+from routing.domains import DomainTable, load_domains
+from routing.embedder import Embedder
+from routing.router import Router
+
+PROBE_SECONDS = 10.0
+
+
+class Probe:
+    """Readiness by a real token, asked for at most every ten seconds."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._lock = asyncio.Lock()
+        self._ready = False
+        self._at = float("-inf")
+
+    async def ready(self) -> bool:
+        if self._engine.state != "ready":
+            return False
+        async with self._lock:
+            if time.monotonic() - self._at > PROBE_SECONDS or not self._ready:
+                self._ready = await self._engine.ready()
+                self._at = time.monotonic()
+            return self._ready
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What the endpoints use."""
+
+    settings: Settings
+    table: DomainTable
+    embedder: Embedder
+    router: Router
+    aeon: Aeon
+    engine: Engine
+    models: Models
+    pipeline: Pipeline
+    once: Once
+    probe: Probe
+    telemetry: Telemetry
+    _stack: AsyncExitStack
+    started_at: float = field(default_factory=time.time)
+    _clock: float = field(default_factory=time.monotonic)
+
+    @property
+    def uptime(self) -> float:
+        """Seconds since the start."""
+        return time.monotonic() - self._clock
+
+    @classmethod
+    async def start(cls, settings: Settings) -> Services:
+        """Load and start all parts. Raises KikiError when one of them can't."""
+        files = await asyncio.to_thread(ensure_models, settings)
+        table = load_domains()
+        adapters = Catalog(settings.adapters_dir, settings.models_dir).ready(files.base)
+        engine = LlamaCppEngine(
+            files.base,
+            adapters,
+            slots=settings.engine_slots,
+            context_tokens=settings.engine_context,
+            threads=settings.engine_threads,
+            start_timeout=settings.engine_start_timeout,
+        )
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(engine.stop)
+            starting = stack.enter_context(_cancelled(asyncio.create_task(engine.start())))
+            embedder = await asyncio.to_thread(
+                Embedder, files.embedder, threads=settings.router_threads
+            )
+            router = Router.load(table=table, embedding_id=embedder.id)
+            folder = settings.data_dir / "memory"
+            aeon = Aeon(folder, embedding_id=embedder.id, embed=embedder.embed)
+            await asyncio.to_thread(aeon.open)
+            stack.push_async_callback(asyncio.to_thread, aeon.close)
+            await starting
+            return cls(
+                settings=settings,
+                table=table,
+                embedder=embedder,
+                router=router,
+                aeon=aeon,
+                engine=engine,
+                models=Models(table, engine.adapters),
+                pipeline=_pipeline(settings, table, embedder, router, aeon, engine),
+                once=Once(aeon),
+                probe=Probe(engine),
+                telemetry=Telemetry(),
+                _stack=stack.pop_all(),
+            )
+
+    async def stop(self) -> None:
+        """Close the memory, then stop the engine."""
+        await self._stack.aclose()
+
+
+@contextmanager
+def _cancelled(task: asyncio.Task[None]) -> Iterator[asyncio.Task[None]]:
+    """A task that doesn't outlive a start which failed elsewhere."""
+    try:
+        yield task
+    finally:
+        task.cancel()
+
+
+def _pipeline(
+    settings: Settings,
+    table: DomainTable,
+    embedder: Embedder,
+    router: Router,
+    aeon: Aeon,
+    engine: Engine,
+) -> Pipeline:
+    return Pipeline(
+        route=RouteStage(embedder, router, settings.router_threshold),
+        mount=MountStage(engine, table),
+        recall=RecallStage(
+            aeon,
+            budget_tokens=settings.recall_tokens,
+            limit=settings.recall_limit,
+            count_tokens=embedder.count_tokens,
+        ),
+        infer=InferStage(engine),
+        negotiate=NegotiateStage(engine, embedder.embed, settings.negotiate_tokens),
+        antibias=AntibiasStage(engine, embedder.embed),
+        write=WriteStage(aeon),
+    )

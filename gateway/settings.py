@@ -1,0 +1,206 @@
+"""Every setting, from ``kiki.toml`` and ``KIKI_*``; the environment wins over the file."""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import os
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+import platformdirs
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from kiki.errors import SettingsError
+
+ENV_PREFIX = "KIKI_"
+FILE_VARIABLE = "KIKI_CONFIG"
+DEFAULT_FILE = Path("kiki.toml")
+
+
+def _default_data_dir() -> Path:
+    return Path(platformdirs.user_data_dir("kiki", appauthor=False))
+
+
+def _default_models_dir() -> Path:
+    return Path(platformdirs.user_cache_dir("kiki", appauthor=False)) / "models"
+
+
+class Settings(BaseSettings):
+    """One field a setting; the description is what ``kiki config`` and the docs show."""
+
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="forbid", frozen=True)
+
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
+    allow_remote: bool = Field(
+        False,
+        description="Allow a host that is not loopback. There are no API keys yet: everyone who "
+        "reaches the port may then use the gateway and read the memory of any user.",
+    )
+    data_dir: Path = Field(
+        default_factory=_default_data_dir, description="Folder of the memory (mode 0700)."
+    )
+    models_dir: Path = Field(
+        default_factory=_default_models_dir,
+        description="Folder of downloaded and converted models; safe to delete.",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="How much to log, to stderr."
+    )
+
+    model: Path | None = Field(
+        None, description="A GGUF base model of your own; unset is the small one that kiki pulls."
+    )
+    adapters_dir: Path | None = Field(
+        None, description="A folder of PEFT adapters, one folder each; unset is the shipped ones."
+    )
+    engine_slots: int = Field(4, ge=1, le=64, description="Requests generated at a time.")
+    engine_context: int = Field(
+        4096, ge=256, le=262144, description="Tokens a request may fill, prompt and answer."
+    )
+    engine_threads: int = Field(
+        default_factory=lambda: min(os.cpu_count() or 2, 8),
+        ge=1,
+        le=256,
+        description="Threads of the engine.",
+    )
+    engine_start_timeout: float = Field(
+        120.0, gt=0, le=3600, description="Seconds the engine may take until its first token."
+    )
+
+    router_threads: int = Field(2, ge=1, le=64, description="Threads of the embedding model.")
+    router_threshold: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Score from which a domain is active; unset is the calibrated one.",
+    )
+
+    default_max_tokens: int = Field(
+        512, ge=1, le=262144, description="Answer's limit where a request gives none."
+    )
+    default_temperature: float = Field(
+        0.2, ge=0, le=2, description="Temperature where a request gives none."
+    )
+    memory: bool = Field(True, description="Recall and keep episodes; a request may switch it off.")
+    recall_tokens: int = Field(
+        400, ge=0, le=32768, description="Tokens of the prompt that recalled episodes may take."
+    )
+    recall_limit: int = Field(4, ge=1, le=50, description="Episodes recalled at most.")
+    negotiate_tokens: int = Field(
+        2000, ge=0, le=100000, description="Tokens that votes and judgements of a turn may spend."
+    )
+    antibias: bool = Field(True, description="Screen answers for bias and revise those found.")
+
+    @field_validator("data_dir", "models_dir", "model", "adapters_dir")
+    @classmethod
+    def _expand_home(cls, path: Path | None) -> Path | None:
+        return path.expanduser().absolute() if path else None
+
+    @model_validator(mode="after")
+    def _remote_is_meant(self) -> Settings:
+        if not self.allow_remote and not _is_loopback(self.host):
+            raise ValueError(
+                "host is not a loopback address, and kiki has no API keys yet; "
+                "use 127.0.0.1, or set allow_remote = true behind a proxy that checks keys"
+            )
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        file = settings_file()
+        sources = (init_settings, env_settings)
+        return (*sources, TomlConfigSettingsSource(settings_cls, file)) if file else sources
+
+
+def settings_file() -> Path | None:
+    """The file in use: ``KIKI_CONFIG``, else ``kiki.toml`` here, else none."""
+    named = os.environ.get(FILE_VARIABLE)
+    if named:
+        if not Path(named).is_file():
+            raise SettingsError(
+                f"{FILE_VARIABLE}={named}: there is no such file.",
+                fix="Correct the path or unset the variable.",
+            )
+        return Path(named)
+    return DEFAULT_FILE if DEFAULT_FILE.is_file() else None
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read and check all settings; ``overrides`` (command line) win over everything.
+
+    Raises SettingsError, naming each wrong setting, its value, where it stands, and the fix.
+    """
+    try:
+        _refuse_unknown_variables()
+        return Settings(**{name: value for name, value in overrides.items() if value is not None})
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(
+            f"{settings_file()}: not valid TOML: {error}.", fix="Correct that line."
+        ) from error
+    except ValidationError as error:
+        lines = [_explain(dict(problem), overrides) for problem in error.errors()]
+        raise SettingsError("\n".join(lines)) from error
+
+
+def _refuse_unknown_variables() -> None:
+    known = {ENV_PREFIX + name.upper() for name in Settings.model_fields} | {FILE_VARIABLE}
+    for name in os.environ:
+        if name.startswith(ENV_PREFIX) and name not in known and not name.startswith("KIKI_TEST_"):
+            raise SettingsError(f"{name}: no such setting.{_near(name, known)}", fix=_LIST)
+
+
+def _explain(problem: dict[str, Any], overrides: dict[str, Any]) -> str:
+    if not problem["loc"]:
+        return f"host = {_host_value(overrides)!r}: {problem['msg'].removeprefix('Value error, ')}."
+    name = str(problem["loc"][0])
+    where = _where(name, overrides)
+    if problem["type"] == "extra_forbidden":
+        return f"{where}: no such setting.{_near(name, set(Settings.model_fields))} {_LIST}"
+    default = Settings.model_fields[name].get_default(call_default_factory=True, validated_data={})
+    fix = f"Set {ENV_PREFIX}{name.upper()} or {name} in kiki.toml; the default is {default}."
+    return f"{where} = {problem['input']!r}: {problem['msg'].lower()}. {fix}"
+
+
+def _where(name: str, overrides: dict[str, Any]) -> str:
+    if overrides.get(name) is not None:
+        return f"--{name.replace('_', '-')}"
+    variable = ENV_PREFIX + name.upper()
+    return variable if variable in os.environ else f"{name} (in {settings_file()})"
+
+
+def _host_value(overrides: dict[str, Any]) -> str:
+    given = overrides.get("host") or os.environ.get("KIKI_HOST")
+    return str(given or "as set in kiki.toml")
+
+
+def _near(name: str, known: set[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f" Did you mean {near[0]}?" if near else ""
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+_LIST = "List them all with: kiki config"

@@ -1,0 +1,1 @@
+"""The seven stages. None knows another; ``gateway.pipeline`` alone knows their order."""

@@ -1,0 +1,92 @@
+"""Every metric, in one place. Names of the seed project and of OpenTelemetry GenAI are kept."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from gateway.turn import Turn
+
+_STAGE_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1, 5, 20, 60)
+# The buckets that OpenTelemetry's GenAI conventions ask for.
+_GENAI_SECONDS = tuple(0.01 * 2**n for n in range(14))
+
+
+class Telemetry:
+    """The counters of one gateway, in a registry of its own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "kiki_requests",
+            "Chat requests by model asked for and HTTP status.",
+            ["model", "status"],
+            registry=self.registry,
+        )
+        self.rejections = Counter(
+            "kiki_rejections", "Requests refused, by reason.", ["reason"], registry=self.registry
+        )
+        self.stage_seconds = Histogram(
+            "kiki_stage_latency_seconds",
+            "Time of each pipeline stage.",
+            ["stage"],
+            buckets=_STAGE_SECONDS,
+            registry=self.registry,
+        )
+        self.overhead_seconds = Histogram(
+            "kiki_gateway_overhead_seconds",
+            "The gateway's own time of a turn: without embedder, stores and engine.",
+            buckets=_STAGE_SECONDS,
+            registry=self.registry,
+        )
+        self.first_token_seconds = Histogram(
+            "gen_ai_server_time_to_first_token",
+            "Seconds from the request to its first token, streamed answers.",
+            buckets=_GENAI_SECONDS,
+            registry=self.registry,
+        )
+        self.duration_seconds = Histogram(
+            "gen_ai_server_request_duration",
+            "Seconds of a whole chat request.",
+            buckets=_GENAI_SECONDS,
+            registry=self.registry,
+        )
+        self.tokens = Counter(
+            "kiki_tokens", "Tokens that the engine counted.", ["kind"], registry=self.registry
+        )
+        self.plans = Counter(
+            "kiki_plans", "Turns by the plan taken.", ["plan"], registry=self.registry
+        )
+        self.adapter_turns = Counter(
+            "kiki_adapter_turns",
+            "Turns in which an adapter was active.",
+            ["adapter"],
+            registry=self.registry,
+        )
+        self.recalled = Counter(
+            "kiki_recalled_episodes", "Episodes put into prompts.", registry=self.registry
+        )
+        self.memory_lag = Gauge(
+            "kiki_memory_lag_episodes",
+            "Journalled episodes that are not in the stores yet.",
+            registry=self.registry,
+        )
+        self.engine_ready = Gauge(
+            "kiki_engine_ready", "1 while the engine is ready.", registry=self.registry
+        )
+
+    def count_turn(self, turn: Turn) -> None:
+        """Count a finished turn."""
+        for report in turn.reports:
+            self.stage_seconds.labels(report.name).observe(report.ms / 1e3)
+        self.overhead_seconds.observe(turn.gateway_ms / 1e3)
+        self.plans.labels(turn.mount.plan).inc()
+        for name in turn.mount.mix.names:
+            self.adapter_turns.labels(name).inc()
+        self.tokens.labels("prompt").inc(turn.usage.prompt_tokens)
+        self.tokens.labels("completion").inc(turn.usage.completion_tokens)
+        if turn.recollection:
+            self.recalled.inc(len(turn.recollection.episodes))
+
+    def render(self) -> bytes:
+        """Prometheus text format."""
+        return generate_latest(self.registry)

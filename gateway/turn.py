@@ -1,0 +1,147 @@
+"""One turn: what the caller asks, and what each stage adds to it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adapters.engines.base import FinishReason, Message, Sampling, Usage
+from adapters.mix import BASE, Mix
+from antibias.review import Review
+from memory import Owner, Recollection
+from negotiator.negotiate import Verdict
+from routing.router import RouteDecision
+
+Plan = Literal["single", "blend", "panel"]
+MemoryState = Literal["ok", "off", "unavailable"]
+STAGES = ("route", "mount", "recall", "infer", "negotiate", "antibias", "write")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the caller forces; None leaves the choice to kiki."""
+
+    plan: Plan | None = None
+    adapters: Mix | None = None
+    intent: frozenset[str] | None = None
+    adapter_missing: str | None = None
+    threshold: float | None = None
+    top_k: int = 4
+    memory: bool = True
+    negotiate: bool = True
+    antibias: bool = True
+    strip_thinking: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class IdempotencyKey:
+    """The caller's key and a fingerprint of the request it was sent with."""
+
+    key: str
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A checked request, free of HTTP."""
+
+    id: str
+    model: str
+    owner: Owner
+    conversation: str
+    messages: tuple[Message, ...]
+    sampling: Sampling
+    options: Options
+    created: float
+    idempotency: IdempotencyKey | None = None
+
+    @property
+    def question(self) -> str:
+        """The last user message: what is routed, recalled for, and remembered."""
+        return next(m.content for m in reversed(self.messages) if m.role == "user")
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """The decision of stage 2: what is active for this request alone."""
+
+    plan: Plan
+    mix: Mix
+    reason: str
+    base_only: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """One candidate of stage 4."""
+
+    adapter: str | None
+    text: str
+    finish_reason: FinishReason
+    usage: Usage
+
+
+@dataclass(frozen=True, slots=True)
+class StageReport:
+    """A stage's name, its time, the part of it spent waiting, and its decision in words."""
+
+    name: str
+    ms: float
+    waited_ms: float
+    decision: dict[str, object]
+
+
+@dataclass(slots=True)
+class Turn:
+    """Walks through the stages; each one reads it and adds its own result."""
+
+    ask: Ask
+    vector: NDArray[np.float32] | None = None
+    route: RouteDecision | None = None
+    mount: Mount = Mount("single", BASE, "not mounted yet")
+    recollection: Recollection | None = None
+    prompt: tuple[Message, ...] = ()
+    memory: MemoryState = "ok"
+    held: bool = False
+    candidates: list[Answered] = field(default_factory=list)
+    verdict: Verdict | None = None
+    review: Review | None = None
+    answer: str = ""
+    finish_reason: FinishReason = "stop"
+    usage: Usage = field(default_factory=Usage)
+    reports: list[StageReport] = field(default_factory=list)
+    started: float = field(default_factory=time.perf_counter)
+    ended: float | None = None
+    _waited: float = 0.0
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Time spent outside the gateway: in the embedder, a store or the engine."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._waited += time.perf_counter() - began
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[dict[str, object]]:
+        """Time a stage; it writes its decision into the dict it is given."""
+        decision: dict[str, object] = {}
+        began, waited_before = time.perf_counter(), self._waited
+        yield decision
+        ended = time.perf_counter()
+        waited = (self._waited - waited_before) * 1e3
+        self.reports.append(StageReport(name, (ended - began) * 1e3, waited, decision))
+        self.ended = ended
+
+    @property
+    def gateway_ms(self) -> float:
+        """Milliseconds that were the gateway's own so far."""
+        until = self.ended if self.ended is not None else time.perf_counter()
+        return (until - self.started - self._waited) * 1e3
