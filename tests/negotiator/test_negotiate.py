@@ -1,0 +1,281 @@
+"""The negotiation, end to end on a real engine, and its faults on scripted ones."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from adapters.engines.base import GenerateRequest, Message, Sampling, complete
+from adapters.engines.llamacpp import LlamaCppEngine
+from kiki.errors import EngineError
+from negotiator import Candidate, Generate, Prompt, Reply, negotiate
+from negotiator.ballot import CHOICES
+from routing.embedder import Embedder
+
+TEN = Candidate("Bread needs flour, water, salt and yeast, kneaded and baked.", ("shell",), 12)
+TEA = Candidate("Prune the roses in late winter, just above a bud.", ("python",), 9)
+SQL = Candidate("SELECT returns rows; WHERE keeps some of them.", ("sql",), 9)
+
+
+def apart(texts: Sequence[str]) -> NDArray[np.float64]:
+    """Vectors of texts that have nothing in common: the votes are what is tested."""
+    return np.eye(len(texts))
+
+
+def ballot(**votes: str) -> str:
+    return json.dumps({key: {"argument": f"on {key}", "vote": vote} for key, vote in votes.items()})
+
+
+class Script:
+    """Answers ballots by what each draft says, and the judge by a list of winners or faults."""
+
+    def __init__(
+        self, votes: dict[str, dict[str, str]], rulings: Sequence[Callable[[dict[str, str]], str]]
+    ) -> None:
+        self.votes = votes
+        self.rulings = list(rulings)
+        self.tokens = 10
+        self.judged: list[Prompt] = []
+
+    async def __call__(self, prompts: Sequence[Prompt]) -> list[Reply]:
+        return [Reply(self.reply(prompt), self.tokens) for prompt in prompts]
+
+    def reply(self, prompt: Prompt) -> str:
+        shown = letters(prompt)
+        if prompt.adapter is None:
+            self.judged.append(prompt)
+            return self.rulings.pop(0)(shown)
+        votes = self.votes[prompt.adapter]
+        return ballot(**{letter: votes[text] for text, letter in shown.items()})
+
+
+def letters(prompt: Prompt) -> dict[str, str]:
+    """Each draft's letter in the prompt."""
+    content = prompt.messages[-1][1]
+    parts = content.split("Draft ")[1:]
+    return {part.split("<<<\n")[1].split("\n>>>")[0]: part[0] for part in parts}
+
+
+def chooses(text: str) -> Callable[[dict[str, str]], str]:
+    return lambda shown: json.dumps({"reason": "better argued", "winner": shown[text]})
+
+
+def says(reply: str) -> Callable[[dict[str, str]], str]:
+    return lambda _: reply
+
+
+DIVIDED = {
+    "shell": {TEN.text: "KEEP", TEA.text: "REFUSE"},
+    "python": {TEN.text: "REFUSE", TEA.text: "KEEP"},
+}
+
+
+async def settle(script: Generate, judge: Generate | None = None, **options: float) -> object:
+    budget = int(options.get("token_budget", 100_000))
+    return await negotiate(
+        "How do I bake?",
+        [TEN, TEA],
+        generate=script,
+        embed=apart,
+        judge=judge,
+        token_budget=budget,
+        time_budget=options.get("time_budget", 5.0),
+        seed=7,
+    )
+
+
+async def no_call(prompts: Sequence[Prompt]) -> list[Reply]:
+    raise AssertionError(f"nothing was to be generated, got {len(prompts)} prompts")
+
+
+async def test_a_single_candidate_costs_nothing() -> None:
+    verdict = await negotiate("q", [TEN], generate=no_call, embed=apart, token_budget=1000, seed=1)
+    assert (verdict.how, verdict.text, verdict.tokens) == ("only one", TEN.text, 0)
+
+
+async def test_identical_candidates_are_merged_and_cost_nothing() -> None:
+    twin = Candidate(TEN.text.replace(" ", "\n "), ("sql",), 3)
+    verdict = await negotiate(
+        "q", [TEN, twin], generate=no_call, embed=apart, token_budget=1000, seed=1
+    )
+    assert (verdict.how, verdict.text) == ("identical", TEN.text)
+    assert verdict.authors == ("shell", "sql")
+
+
+async def test_candidates_that_agree_are_not_voted_on() -> None:
+    other = Candidate("So she has 18 left.\n#### 18", ("python",), 9)
+    mine = Candidate("The answer is 18.", ("shell",), 5)
+    verdict = await negotiate(
+        "How many?", [mine, other], generate=no_call, embed=apart, token_budget=1000, seed=1
+    )
+    assert (verdict.how, verdict.text, verdict.agreement) == ("agreement", mine.text, 1.0)
+
+
+async def test_a_unanimous_panel_overrules_the_attending() -> None:
+    votes = {name: {TEN.text: "REFUSE", TEA.text: "KEEP"} for name in ("shell", "python")}
+    verdict = await settle(Script(votes, []))
+    assert (verdict.how, verdict.text, verdict.authors) == ("consensus", TEA.text, ("python",))
+    assert len(verdict.votes) == 4
+    assert verdict.tokens == 20
+
+
+async def test_a_panel_with_no_opinion_leaves_it_to_the_attending() -> None:
+    votes = {name: {TEN.text: "NEUTRAL", TEA.text: "NEUTRAL"} for name in ("shell", "python")}
+    verdict = await settle(Script(votes, []))
+    assert (verdict.how, verdict.text) == ("attending", TEN.text)
+
+
+async def test_a_divided_panel_goes_to_the_judge_in_both_orders() -> None:
+    script = Script(DIVIDED, [chooses(TEA.text), chooses(TEA.text)])
+    verdict = await settle(script)
+    assert (verdict.how, verdict.text, verdict.tokens) == ("arbitration", TEA.text, 40)
+    first, second = (list(letters(prompt)) for prompt in script.judged)
+    assert first == second[::-1]
+    assert "shell" not in str(script.judged)
+
+
+async def test_a_verdict_that_follows_the_order_is_judged_again_with_the_analysis() -> None:
+    script = Script(
+        DIVIDED, [chooses(TEN.text), chooses(TEA.text), chooses(TEA.text), chooses(TEA.text)]
+    )
+    verdict = await settle(script)
+    assert (verdict.how, verdict.text) == ("arbitration", TEA.text)
+    assert "followed the place" in script.judged[2].messages[-1][1]
+
+
+async def test_a_verdict_that_keeps_following_the_order_leaves_the_attending() -> None:
+    script = Script(DIVIDED, [chooses(TEN.text), chooses(TEA.text)] * 2)
+    verdict = await settle(script)
+    assert (verdict.how, verdict.text) == ("attending", TEN.text)
+    assert "order" in verdict.note
+
+
+@pytest.mark.parametrize(
+    "reply",
+    ["", "no JSON", "[]", "{}", '{"winner": "Z"}', '{"winner": ["A"]}', '{"winner": null}'],
+)
+async def test_a_judge_that_names_no_candidate_leaves_the_attending(reply: str) -> None:
+    verdict = await settle(Script(DIVIDED, [chooses(TEA.text), says(reply)]))
+    assert (verdict.how, verdict.text) == ("attending", TEN.text)
+
+
+async def test_a_judge_that_times_out_leaves_the_attending() -> None:
+    async def slow(prompts: Sequence[Prompt]) -> list[Reply]:
+        await asyncio.sleep(60)
+        return []
+
+    verdict = await settle(Script(DIVIDED, []), slow, time_budget=0.05)
+    assert (verdict.how, verdict.text, verdict.tokens) == ("attending", TEN.text, 20)
+    assert "0.05 s" in verdict.note
+
+
+async def test_a_judge_that_fails_leaves_the_attending() -> None:
+    async def broken(prompts: Sequence[Prompt]) -> list[Reply]:
+        raise EngineError("The engine failed: out of memory")
+
+    verdict = await settle(Script(DIVIDED, []), broken)
+    assert (verdict.how, verdict.text) == ("attending", TEN.text)
+    assert "out of memory" in verdict.note
+
+
+async def test_specialists_that_answer_junk_have_no_vote() -> None:
+    async def junk(prompts: Sequence[Prompt]) -> list[Reply]:
+        return [Reply('{"A": {"vote": "MAYBE"}, "Q": {"vote": "KEEP"}}', 5) for _ in prompts]
+
+    verdict = await settle(junk)
+    assert (verdict.how, verdict.text) == ("attending", TEN.text)
+    assert {vote.choice for vote in verdict.votes} == {"NEUTRAL"}
+
+
+async def test_votes_over_the_token_budget_are_not_asked_for() -> None:
+    verdict = await settle(no_call, token_budget=50)
+    assert (verdict.how, verdict.text, verdict.tokens) == ("budget", TEN.text, 0)
+
+
+async def test_a_judge_over_the_token_budget_leaves_the_draft_with_the_most_votes() -> None:
+    votes = {
+        "shell": {TEN.text: "REFUSE", TEA.text: "KEEP", SQL.text: "REFUSE"},
+        "python": {TEN.text: "REFUSE", TEA.text: "KEEP", SQL.text: "KEEP"},
+        "sql": {TEN.text: "KEEP", TEA.text: "NEUTRAL", SQL.text: "KEEP"},
+    }
+    script = Script(votes, [])
+    script.tokens = 600
+    verdict = await negotiate(
+        "q", [TEN, TEA, SQL], generate=script, embed=apart, token_budget=2000, seed=3
+    )
+    assert (verdict.how, verdict.text) == ("budget", TEA.text)
+
+
+async def test_the_seed_alone_decides_the_order_of_the_drafts() -> None:
+    seen: list[tuple[str, ...]] = []
+
+    async def watch(prompts: Sequence[Prompt]) -> list[Reply]:
+        seen.append(tuple(letters(prompts[0])))
+        return [Reply("", 0) for _ in prompts]
+
+    for seed in (*range(12), 0):
+        await negotiate(
+            "q", [TEN, TEA], generate=watch, embed=apart, token_budget=10_000, seed=seed
+        )
+    assert seen[0] == seen[-1]
+    assert len(set(seen)) == 2
+
+
+@pytest.fixture
+async def engine(base_gguf: Path) -> AsyncIterator[LlamaCppEngine]:
+    engine = LlamaCppEngine(base_gguf, {})
+    await engine.start()
+    yield engine
+    await engine.stop()
+
+
+async def test_a_real_panel_votes_and_a_real_judge_rules(
+    engine: LlamaCppEngine, embedder: Embedder
+) -> None:
+    asked: list[Prompt] = []
+    replies: list[str] = []
+
+    async def generate(prompts: Sequence[Prompt]) -> list[Reply]:
+        asked.extend(prompts)
+        requests = [
+            GenerateRequest(
+                tuple(Message(role, content) for role, content in prompt.messages),  # type: ignore[arg-type]
+                sampling=Sampling(
+                    max_tokens=prompt.max_tokens,
+                    temperature=prompt.temperature,
+                    json_schema=prompt.json_schema,
+                ),
+            )
+            for prompt in prompts
+        ]
+        completions = await complete(engine, requests)
+        replies.extend(completion.text for completion in completions)
+        return [
+            Reply(c.text, c.usage.prompt_tokens + c.usage.completion_tokens) for c in completions
+        ]
+
+    verdict = await negotiate(
+        "How do I bake bread?",
+        [TEN, TEA],
+        generate=generate,
+        embed=embedder.embed,
+        token_budget=8000,
+        time_budget=120,
+        seed=1,
+    )
+    assert verdict.agreement < 0.5
+    assert verdict.text in (TEN.text, TEA.text)
+    assert verdict.how in ("consensus", "attending", "arbitration")
+    assert [prompt.adapter for prompt in asked[:2]] == ["shell", "python"]
+    assert [(vote.specialist, vote.candidate) for vote in verdict.votes].count(("shell", 0)) == 1
+    for reply in replies[:2]:
+        ballots = json.loads(reply)
+        assert sorted(ballots) == ["A", "B"]
+        assert {entry["vote"] for entry in ballots.values()} <= set(CHOICES)
+    assert verdict.tokens > 0
