@@ -1,0 +1,57 @@
+"""The card beside the router's weights: what they were made from, for, and how good they are."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from kiki.errors import RoutingError
+
+CARD_FILE = "card.json"
+FIX = "Train the router again: kiki router train"
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """Describes one file of weights.
+
+    `threshold` is the score from which an output is active, `scope_threshold` the in-domain
+    probability under which nothing is, `margin` the lead from which one output is clear; all
+    three come out of the calibration, as `calibration` says.
+    """
+
+    embedding_id: str
+    outputs: tuple[str, ...]
+    domains: tuple[str, ...]
+    threshold: float
+    scope_threshold: float
+    margin: float
+    weights_sha256: str
+    date: str
+    seed: int
+    data: dict[str, Any]
+    calibration: dict[str, Any]
+    metrics: dict[str, Any]
+
+    def write(self, folder: Path) -> None:
+        text = json.dumps(asdict(self), indent=2, ensure_ascii=False)
+        (folder / CARD_FILE).write_text(text + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, folder: Path) -> Card:
+        """Raises `RoutingError` where the file is missing or isn't such a card."""
+        path = folder / CARD_FILE
+        try:
+            raw = json.loads(path.read_text(encoding="utf-8"))
+            values = {field.name: raw[field.name] for field in fields(cls)}
+            names = {key: tuple(map(str, values[key])) for key in ("outputs", "domains")}
+            numbers = {
+                key: float(values[key]) for key in ("threshold", "scope_threshold", "margin")
+            }
+            return cls(**values | names | numbers)
+        except OSError as error:
+            raise RoutingError(f"The router's card {path} can't be read: {error}.", fix=FIX)
+        except (ValueError, KeyError, TypeError) as error:
+            raise RoutingError(f"{path} is no router card: {error!r}.", fix=FIX) from error

@@ -1,0 +1,230 @@
+"""From a prompt's vector to at most four domains with weights, or none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kiki.errors import RequestError, RoutingError
+from routing.card import FIX, Card
+from routing.domains import DomainTable, load_domains
+from routing.head import NEIGHBOURS, WEIGHTS_FILE, Head, scope_features
+
+PACKAGED = Path(__file__).with_name("weights")
+MAX_ACTIVE = 4
+DIMENSION = 768
+
+
+@dataclass(frozen=True, slots=True)
+class DomainScore:
+    """An output and the calibrated probability that the prompt is about it."""
+
+    name: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class ActiveDomain:
+    """An output that takes part in the answer.
+
+    `weight` is its share, all shares together are 1; `member` is the domain of a merged output
+    whose training prompts lie nearest, else the output's only domain.
+    """
+
+    name: str
+    score: float
+    weight: float
+    member: str
+
+
+@dataclass(frozen=True, slots=True)
+class RouteDecision:
+    """What a prompt is about.
+
+    Attributes:
+        scores: all outputs, the highest first.
+        active: at most `top_k` of them, the highest first; empty means the base model.
+        threshold: the score from which an output was active.
+        top_k: how many could be active.
+        in_domain: the probability that the prompt is about any of the domains.
+        confidence: the highest score among the outputs that could be active.
+        clear: one output is alone or well ahead of the second.
+    """
+
+    scores: tuple[DomainScore, ...]
+    active: tuple[ActiveDomain, ...]
+    threshold: float
+    top_k: int
+    in_domain: float
+    confidence: float
+    clear: bool
+
+    @property
+    def fallback(self) -> bool:
+        """Nothing is active: the base model answers."""
+        return not self.active
+
+
+class Router:
+    """Pure: one vector in, one decision out, from any thread."""
+
+    def __init__(self, card: Card, head: Head, table: DomainTable) -> None:
+        self.card = card
+        self.table = table
+        self._head = head
+        self._members = _member_centres(head, table)
+
+    @classmethod
+    def load(
+        cls,
+        folder: Path | None = None,
+        table: DomainTable | None = None,
+        *,
+        embedding_id: str,
+    ) -> Router:
+        """Reads weights and card, by default the packaged ones.
+
+        Args:
+            embedding_id: the id of the embedder whose vectors will be routed.
+
+        Raises:
+            RoutingError: files are missing or damaged, or weights, table and embedder don't
+                belong together; names what differs.
+        """
+        folder = folder or PACKAGED
+        table = table or load_domains()
+        card = Card.read(folder)
+        if card.embedding_id != embedding_id:
+            raise RoutingError(
+                f"The router in {folder} was trained on vectors of {card.embedding_id!r}, "
+                f"the embedder makes those of {embedding_id!r}.",
+                fix=FIX,
+            )
+        _require_same(folder, "outputs", card.outputs, table.outputs)
+        _require_same(folder, "domains", card.domains, tuple(d.name for d in table.domains))
+        head = Head.read(
+            folder / WEIGHTS_FILE,
+            sha256=card.weights_sha256,
+            outputs=len(card.outputs),
+            domains=len(card.domains),
+        )
+        return cls(card, head, table)
+
+    def route(
+        self,
+        vector: NDArray[np.float32],
+        *,
+        threshold: float | None = None,
+        top_k: int = MAX_ACTIVE,
+        within: frozenset[str] | None = None,
+    ) -> RouteDecision:
+        """Decides.
+
+        Args:
+            vector: the prompt's embedding, shape (768,).
+            threshold: replaces the calibrated one, and with it the out-of-scope gate: the
+                caller's number alone then decides what is active.
+            top_k: active outputs at most, 1 to 4.
+            within: the only outputs that may be active.
+
+        Raises:
+            RequestError: threshold or top_k out of range; `param` names it.
+            RoutingError: the vector isn't one of 768 finite numbers, or `within` names no output.
+        """
+        self._check(threshold, top_k, within)
+        unit = _unit(vector)
+        scores = self._head.calibration.scores(self._head.layers.logits(unit))
+        similarities = self._head.index.similarities(unit)
+        in_domain = float(self._head.scope.in_domain(scope_features(scores, similarities)))
+        ranked = [int(place) for place in np.argsort(-scores, kind="stable")]
+        names = self.card.outputs
+        allowed = [place for place in ranked if within is None or names[place] in within]
+        gated = threshold is None and in_domain < self.card.scope_threshold
+        limit = self.card.threshold if threshold is None else threshold
+        chosen = [] if gated else [place for place in allowed if scores[place] >= limit][:top_k]
+        total = float(sum(scores[place] for place in chosen))
+        return RouteDecision(
+            scores=tuple(DomainScore(names[place], float(scores[place])) for place in ranked),
+            active=tuple(
+                ActiveDomain(
+                    names[place],
+                    float(scores[place]),
+                    float(scores[place]) / total,
+                    self._member(names[place], similarities),
+                )
+                for place in chosen
+            ),
+            threshold=limit,
+            top_k=top_k,
+            in_domain=in_domain,
+            confidence=float(scores[allowed[0]]) if allowed else 0.0,
+            clear=self._is_clear([float(scores[place]) for place in chosen]),
+        )
+
+    def _check(self, threshold: float | None, top_k: int, within: frozenset[str] | None) -> None:
+        if threshold is not None and not 0 <= threshold <= 1:
+            raise RequestError(
+                f"threshold is {threshold}.", param="threshold", fix="Give a number from 0 to 1."
+            )
+        if not 1 <= top_k <= MAX_ACTIVE:
+            raise RequestError(
+                f"top_k is {top_k}.", param="top_k", fix=f"Give a number from 1 to {MAX_ACTIVE}."
+            )
+        unknown = sorted((within or frozenset()) - set(self.card.outputs))
+        if unknown:
+            raise RoutingError(
+                f"The router has no output {unknown[0]!r}.",
+                fix=f"Outputs: {', '.join(self.card.outputs)}.",
+            )
+
+    def _is_clear(self, scores: list[float]) -> bool:
+        if len(scores) < 2:
+            return len(scores) == 1
+        return scores[0] - scores[1] >= self.card.margin
+
+    def _member(self, output: str, similarities: NDArray[np.float32]) -> str:
+        """The member domain whose nearest centres are the most alike."""
+        members = self._members[output]
+        return max(members, key=lambda name: _nearness(similarities[members[name]]))
+
+
+def _unit(vector: NDArray[np.float32]) -> NDArray[np.float32]:
+    if vector.shape != (DIMENSION,) or not np.isfinite(vector).all():
+        raise RoutingError(
+            f"The router was given a vector of shape {vector.shape} that isn't {DIMENSION} "
+            "finite numbers.",
+            fix="Give it the embedder's output for one text.",
+        )
+    wide = vector.astype(np.float64)
+    length = float(np.linalg.norm(wide))
+    return (wide / length if length else wide).astype(np.float32)
+
+
+def _member_centres(head: Head, table: DomainTable) -> dict[str, dict[str, NDArray[np.int64]]]:
+    """For each output its member domains, with the places of their centres in the index."""
+    places = {domain.name: number for number, domain in enumerate(table.domains)}
+    return {
+        output: {
+            name: np.flatnonzero(head.index.domains == places[name])
+            for name in table.members(output)
+        }
+        for output in table.outputs
+    }
+
+
+def _nearness(similarities: NDArray[np.float32]) -> float:
+    return float(np.sort(similarities)[-NEIGHBOURS:].mean()) if similarities.size else -1.0
+
+
+def _require_same(folder: Path, what: str, card: tuple[str, ...], table: tuple[str, ...]) -> None:
+    if card == table:
+        return
+    apart = sorted(set(card) ^ set(table))
+    detail = f"only one of them has {', '.join(apart)}" if apart else "their order differs"
+    raise RoutingError(
+        f"The {what} of the router in {folder} aren't those of the domain table: {detail}.",
+        fix=FIX,
+    )
