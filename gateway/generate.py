@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, cast, get_args
 
-from adapters.engines.base import Engine, GenerateRequest, Message, Sampling, complete
+from adapters.engines.base import (
+    Engine,
+    GenerateRequest,
+    Message,
+    Role,
+    Sampling,
+    complete,
+)
 from adapters.mix import BASE, Mix
 from gateway.thinking import strip_thinking
 from gateway.turn import Turn
@@ -47,10 +54,7 @@ def generator(
 
 
 def _request(prompt: Prompt) -> GenerateRequest:
-    messages = []
-    for role, content in prompt.messages:
-        assert role == "system" or role == "user" or role == "assistant"
-        messages.append(Message(role, content))
+    messages = tuple(Message(_role(role), content) for role, content in prompt.messages)
     mix = Mix.single(prompt.adapter) if prompt.adapter else BASE
     sampling = Sampling(
         max_tokens=prompt.max_tokens,
@@ -58,4 +62,9 @@ def _request(prompt: Prompt) -> GenerateRequest:
         seed=0,
         json_schema=prompt.json_schema,
     )
-    return GenerateRequest(tuple(messages), mix, sampling)
+    return GenerateRequest(messages, mix, sampling)
+
+
+def _role(name: str) -> Role:
+    assert name in get_args(Role)
+    return cast(Role, name)

@@ -61,6 +61,10 @@ class Models:
                 fix="GET /v1/models lists what is served.",
             ) from None
 
+    def label(self, name: str) -> str:
+        """The name as a metric's label: what is unknown is one, so that labels stay few."""
+        return name if name in self._aliases else "unknown"
+
     def _all_aliases(self) -> dict[str, ServedModel]:
         models = {
             AUTO: ServedModel(AUTO, "auto"),

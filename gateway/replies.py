@@ -38,7 +38,7 @@ def explanation(turn: Turn) -> dict[str, Any]:
 
 
 def completion(turn: Turn) -> dict[str, Any]:
-    """The whole answer, always with ``kiki``; ``visible`` takes it out where it wasn't asked for."""
+    """The whole answer, with ``kiki``; ``visible`` takes that out where it wasn't asked for."""
     return {
         "id": turn.ask.id,
         "object": "chat.completion",

@@ -9,6 +9,7 @@ from typing import Literal, Protocol
 
 from adapters.mix import BASE, Mix
 
+Role = Literal["system", "user", "assistant"]
 FinishReason = Literal["stop", "length"]
 EngineState = Literal["stopped", "starting", "ready", "down"]
 
@@ -17,7 +18,7 @@ EngineState = Literal["stopped", "starting", "ready", "down"]
 class Message:
     """One chat message; the engine renders it with the model's own chat template."""
 
-    role: Literal["system", "user", "assistant"]
+    role: Role
     content: str
 
 

@@ -83,6 +83,11 @@ class LlamaCppEngine:
         return self._child.pid
 
     @property
+    def url(self) -> str:
+        """Address of the llama.cpp server, another one after each restart."""
+        return self._child.url
+
+    @property
     def restarts(self) -> int:
         return self._child.restarts
 

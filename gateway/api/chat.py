@@ -44,6 +44,7 @@ async def chat(
 ) -> Response:
     """Answer a conversation; all seven stages run."""
     services: Services = request.app.state.services
+    request.state.model = services.models.label(body.model)
     ask = ask_of(
         body,
         models=services.models,

@@ -42,6 +42,7 @@ async def _on_kiki_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, KikiError)
     if error.status >= 500:
         log.error("%s %s: %s", request.method, request.url.path, error)
+    request.app.state.services.telemetry.rejections.labels(error.code).inc()
     return response(error)
 
 

@@ -81,7 +81,7 @@ class ChatRequest(BaseModel):
     metadata: dict[str, str] | None = None
     strip_thinking: bool = True
     raw_mode: bool = Field(False, description="Routing, mount and inference only.")
-    kiki: KikiOptions = Field(default_factory=KikiOptions)
+    kiki: KikiOptions = KikiOptions()
 
 
 class RouteRequest(BaseModel):

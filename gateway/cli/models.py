@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import click
 
 from gateway.settings import Settings, load_settings
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFile:
+    """A file that the gateway needs, and whether it is here."""
+
+    name: str
+    path: str
+    present: bool
+    bytes: int
 
 
 @click.group("models")
@@ -37,14 +48,14 @@ def list_models(as_json: bool) -> None:
     """Show the model files, their size, and whether they are here."""
     rows = _rows(load_settings())
     if as_json:
-        click.echo(json.dumps(rows, indent=2))
+        click.echo(json.dumps([asdict(row) for row in rows], indent=2))
         return
     for row in rows:
-        state = f"{row['bytes'] / 1e6:8.1f} MB" if row["present"] else "   not here; kiki models pull"
-        click.echo(f"{row['name']:<24} {state}  {row['path']}")
+        size = f"{row.bytes / 1e6:8.1f} MB" if row.present else "not here; run: kiki models pull"
+        click.echo(f"{row.name:<24} {size}  {row.path}")
 
 
-def _rows(settings: Settings) -> list[dict[str, object]]:
+def _rows(settings: Settings) -> list[ModelFile]:
     from kiki.assets import BASE_MODEL
     from routing.model_files import MODEL_FILE, NAME
 
@@ -58,7 +69,6 @@ def _rows(settings: Settings) -> list[dict[str, object]]:
     ]
 
 
-def _row(name: str, path: Path) -> dict[str, object]:
+def _row(name: str, path: Path) -> ModelFile:
     present = path.is_file()
-    size = path.stat().st_size if present else 0
-    return {"name": name, "path": str(path), "present": present, "bytes": size}
+    return ModelFile(name, str(path), present, path.stat().st_size if present else 0)

@@ -7,8 +7,10 @@ import zlib
 from adapters.engines.base import Engine
 from gateway.generate import generator
 from gateway.turn import Turn
+from negotiator.agreement import Embed
 from negotiator.candidate import Candidate
-from negotiator.negotiate import Embed, Reply, negotiate
+from negotiator.negotiate import negotiate
+from negotiator.prompt import Reply
 
 
 class NegotiateStage:
@@ -31,7 +33,9 @@ class NegotiateStage:
         verdict = await negotiate(
             turn.ask.question,
             [
-                Candidate(answered.text, (answered.adapter or "base",), answered.usage.completion_tokens)
+                Candidate(
+                    answered.text, (answered.adapter or "base",), answered.usage.completion_tokens
+                )
                 for answered in turn.candidates
             ],
             generate=generator(self._engine, turn, Reply),

@@ -1,0 +1,36 @@
+"""A whole gateway on real parts: over ASGI in this process, and as a process of its own."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+from openai import AsyncOpenAI
+
+from gateway.app import create_app
+from gateway.services import Services
+from gateway.settings import load_settings
+
+
+@pytest.fixture(scope="session")
+async def services(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Services]:
+    folder: Path = tmp_path_factory.mktemp("gateway")
+    services = await Services.start(load_settings(data_dir=folder, engine_context=2048))
+    yield services
+    await services.stop()
+
+
+@pytest.fixture(scope="session")
+async def http(services: Services) -> AsyncIterator[httpx.AsyncClient]:
+    transport = httpx.ASGITransport(create_app(services), raise_app_exceptions=False)
+    async with httpx.AsyncClient(
+        transport=transport, base_url="http://kiki", timeout=120
+    ) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def openai(http: httpx.AsyncClient) -> AsyncOpenAI:
+    return AsyncOpenAI(base_url="http://kiki/v1", api_key="none", http_client=http, max_retries=0)

@@ -1,0 +1,157 @@
+"""``kiki serve`` as a process: what survives a kill, and what it says."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+
+@dataclass
+class Gateway:
+    process: subprocess.Popen[str]
+    client: httpx.Client
+
+    def say(self, text: str, **fields) -> httpx.Response:
+        body = {
+            "model": "base",
+            "messages": [{"role": "user", "content": text}],
+            "max_tokens": 2,
+            "user": "kim",
+        }
+        return self.client.post("/v1/chat/completions", json=body | fields)
+
+    def engine_pid(self) -> int:
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        return next(
+            int(pid)
+            for pid in children.read_text().split()
+            if "llamacpp_server" in Path(f"/proc/{pid}/cmdline").read_text()
+        )
+
+
+@contextmanager
+def gateway(folder: Path) -> Iterator[Gateway]:
+    environment = os.environ | {"KIKI_DATA_DIR": str(folder), "KIKI_PORT": "0"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "gateway", "serve"],
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout
+    try:
+        for line in process.stdout:
+            if found := re.search(r"http://\S+?(?=/v1)", line):
+                with httpx.Client(base_url=found.group(), timeout=120, trust_env=False) as client:
+                    yield Gateway(process, client)
+                break
+        else:
+            raise AssertionError(f"the gateway ended with code {process.wait(10)}")
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def journalled(folder: Path) -> list[str]:
+    with sqlite3.connect(folder / "memory" / "journal.sqlite") as journal:
+        return [row[0] for row in journal.execute("SELECT id FROM episode ORDER BY seq")]
+
+
+def test_a_killed_gateway_keeps_every_episode_whose_answer_was_sent(tmp_path):
+    acknowledged: list[str] = []
+    for round_number in range(3):
+        with gateway(tmp_path) as running:
+            killer = threading.Timer(1.0 + 0.37 * round_number, running.process.kill)
+            killer.start()
+            try:
+                while True:
+                    response = running.say(f"Round {round_number}, note {len(acknowledged)}.")
+                    acknowledged.append(response.json()["id"])
+            except httpx.TransportError:
+                pass
+            killer.join()
+    kept = journalled(tmp_path)
+    assert len(acknowledged) > 3
+    assert set(acknowledged) <= set(kept)
+    assert len(kept) == len(set(kept))
+
+
+def test_the_engine_does_not_outlive_a_killed_gateway(tmp_path):
+    with gateway(tmp_path) as running:
+        engine = running.engine_pid()
+        running.process.kill()
+        running.process.wait()
+        deadline = time.monotonic() + 10
+        while Path(f"/proc/{engine}").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not Path(f"/proc/{engine}").exists()
+
+
+def test_a_dead_engine_gives_503_with_retry_after_and_then_comes_back(tmp_path):
+    with gateway(tmp_path) as running:
+        os.kill(running.engine_pid(), signal.SIGKILL)
+        refused = running.say("Are you there?")
+        assert refused.status_code == 503
+        assert int(refused.headers["retry-after"]) >= 1
+        assert refused.json()["error"]["code"] == "engine_unavailable"
+        assert running.client.get("/health").status_code == 503
+        deadline = time.monotonic() + 60
+        while running.say("And now?").status_code != 200:
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        assert running.client.get("/health").json()["status"] == "ok"
+
+
+def test_sigterm_ends_the_gateway_with_code_0(tmp_path):
+    with gateway(tmp_path) as running:
+        running.say("One thing to keep.")
+        running.process.send_signal(signal.SIGTERM)
+        assert running.process.wait(30) == 0
+    assert len(journalled(tmp_path)) == 1
+
+
+def test_a_second_gateway_on_the_same_folder_is_told_who_owns_it(tmp_path):
+    with gateway(tmp_path) as running:
+        second = subprocess.run(
+            [sys.executable, "-m", "gateway", "serve"],
+            env=os.environ | {"KIKI_DATA_DIR": str(tmp_path), "KIKI_PORT": "0"},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert second.returncode == 1
+        assert f"in use by process {running.process.pid}" in second.stderr
+        assert "Traceback" not in second.stderr
+        assert running.say("Still here?").status_code == 200
+
+
+def test_a_streamed_episode_is_journalled_before_the_terminal_chunk(tmp_path):
+    with gateway(tmp_path) as running:
+        body = {
+            "model": "base",
+            "messages": [{"role": "user", "content": "Tell me something."}],
+            "max_tokens": 4,
+            "stream": True,
+        }
+        with running.client.stream("POST", "/v1/chat/completions", json=body) as response:
+            for line in response.iter_lines():
+                if '"finish_reason": "' in line:
+                    running.process.kill()
+                    break
+            else:
+                pytest.fail("no terminal chunk came")
+    assert len(journalled(tmp_path)) == 1
