@@ -18,7 +18,7 @@ from memory.atlas import EdgeAtlas, VectorHit, VectorPoint, VectorStore
 from memory.episode import Episode, IdempotentReply, Owner, Recollection
 from memory.journal import Journal, JournalRow
 from memory.projector import Projector
-from memory.recall import CANDIDATES, Candidates, recollect
+from memory.recall import CANDIDATES, fuse, recollect
 from memory.trace import GraphStore, SqliteTrace
 from memory.words import entities
 
@@ -129,9 +129,10 @@ class Aeon:
         graph = trace.store().neighbours(owner, entities(text), CANDIDATES)
         tail = journal.tail(owner, projected, MAX_TAIL)
         vectors = _with_tail(vectors, tail, vector)
-        ids = {hit.id for hits in (vectors, texts, graph) for hit in hits} - excluded
+        candidates = [one for one in fuse(vectors, texts, graph) if one.id not in excluded]
         return recollect(
-            Candidates(vectors, texts, graph, journal.get(owner, ids)),
+            candidates,
+            journal.get(owner, [one.id for one in candidates]),
             vector,
             conversation=conversation,
             limit=limit,

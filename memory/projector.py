@@ -13,6 +13,9 @@ from memory.journal import Journal, JournalRow
 logger = logging.getLogger("kiki.memory")
 
 BATCH = 64
+# After a new episode it waits so long for more: a batch costs several syncs of the disk, which
+# would slow the journal's. Recall reads what waits from the journal.
+GATHER_S = 0.1
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 10.0
 
@@ -55,6 +58,7 @@ class Projector(Generic[Store]):
         self._stopping = False
         self._changed = threading.Condition()
         self._woken = False
+        self._hurried = False
         self._thread = threading.Thread(target=self._run, name=f"kiki-{name}", daemon=True)
 
     @property
@@ -99,8 +103,9 @@ class Projector(Generic[Store]):
         """Waits until the store holds all that is in the journal now; False after ``timeout``
         seconds."""
         goal = self._journal.last_seq()
-        self.wake()
         with self._changed:
+            self._hurried = self._woken = True
+            self._changed.notify_all()
             return self._changed.wait_for(
                 lambda: self._store is not None and self._cursor >= goal, timeout
             )
@@ -114,7 +119,8 @@ class Projector(Generic[Store]):
                 self._changed.wait_for(
                     lambda: self._stopping or (self._woken and not self._failures), self._pause()
                 )
-                self._woken = False
+                self._changed.wait_for(lambda: self._stopping or self._hurried, GATHER_S)
+                self._woken = self._hurried = False
 
     def _pause(self) -> float:
         if not self._failures:

@@ -17,8 +17,9 @@ from memory.trace import TraceHit
 
 # Reciprocal rank fusion (Cormack, Clarke, Buettcher 2009): score = sum of 1 / (K + rank).
 RRF_K = 60
-# Each search gives so many candidates.
+# Each search gives so many candidates, and so many of all are looked at closely.
 CANDIDATES = 24
+FUSED = 32
 # Cosines of all-mpnet-base-v2: an episode passes alone from ALONE, or from SUPPORTED when it also
 # shares words or names with the question (tests/memory/test_relevance.py measures both).
 ALONE = 0.38
@@ -28,17 +29,36 @@ SAME = 0.97
 
 
 @dataclass(frozen=True, slots=True)
-class Candidates:
-    """What the searches gave, each best first, and the journal's rows for them by id."""
+class Candidate:
+    """An episode that a search gave: its fused score, and whether it shares words or names with
+    the question, as ``reasons`` say."""
 
-    vectors: Sequence[VectorHit]
-    texts: Sequence[TraceHit]
-    graph: Sequence[TraceHit]
-    rows: dict[str, JournalRow]
+    id: str
+    score: float
+    reasons: tuple[str, ...]
+
+
+def fuse(
+    vectors: Sequence[VectorHit], texts: Sequence[TraceHit], graph: Sequence[TraceHit]
+) -> list[Candidate]:
+    """The three searches' hits (each best first) as one list, the best `FUSED`."""
+    scores: defaultdict[str, float] = defaultdict(float)
+    reasons: defaultdict[str, list[str]] = defaultdict(list)
+    searches: tuple[Sequence[VectorHit | TraceHit], ...] = (vectors, texts, graph)
+    for hits in searches:
+        for rank, found in enumerate(hits, start=1):
+            scores[found.id] += 1 / (RRF_K + rank)
+    for hit in texts:
+        reasons[hit.id].append(f"text {hit.score:.1f}")
+    for hit in graph:
+        reasons[hit.id].append(f"mentions {', '.join(hit.names)}")
+    best = sorted(scores, key=lambda id_: -scores[id_])[:FUSED]
+    return [Candidate(id_, scores[id_], tuple(reasons[id_])) for id_ in best]
 
 
 def recollect(
-    candidates: Candidates,
+    candidates: Sequence[Candidate],
+    rows: dict[str, JournalRow],
     vector: NDArray[np.float32],
     *,
     conversation: str | None,
@@ -46,55 +66,48 @@ def recollect(
     budget_tokens: int,
     count_tokens: Callable[[str], int],
 ) -> Recollection:
-    """At most ``limit`` relevant episodes whose rendered block fits ``budget_tokens``."""
-    ranked = _without_repeats(_fuse(candidates, vector, conversation), candidates.rows)
+    """At most ``limit`` relevant episodes whose rendered block fits ``budget_tokens``.
+
+    ``rows`` are the journal's, by id; a candidate without one is left out.
+    """
+    relevant = _relevant(candidates, rows, vector, conversation)
     kept: list[RecalledEpisode] = []
     quotes: list[str] = []
     block, tokens = "", 0
-    for recalled in ranked:
-        longer = render_block([*quotes, render_quote(recalled.episode)])
+    for recalled in _without_repeats(relevant, rows):
+        quote = render_quote(recalled.episode)
+        longer = render_block([*quotes, quote])
         cost = count_tokens(longer)
         if cost > budget_tokens:
             continue
         kept.append(recalled)
-        quotes.append(render_quote(recalled.episode))
+        quotes.append(quote)
         block, tokens = longer, cost
         if len(kept) == limit:
             break
     return Recollection(tuple(kept), block, tokens)
 
 
-def _fuse(
-    candidates: Candidates, vector: NDArray[np.float32], conversation: str | None
+def _relevant(
+    candidates: Sequence[Candidate],
+    rows: dict[str, JournalRow],
+    vector: NDArray[np.float32],
+    conversation: str | None,
 ) -> list[RecalledEpisode]:
-    """The relevant candidates, best first; of equals the newest first."""
-    scores: defaultdict[str, float] = defaultdict(float)
-    reasons: defaultdict[str, list[str]] = defaultdict(list)
-    supported: set[str] = set()
-    searches: tuple[Sequence[VectorHit | TraceHit], ...] = (
-        candidates.vectors,
-        candidates.texts,
-        candidates.graph,
-    )
-    for hits in searches:
-        for rank, found in enumerate(hits, start=1):
-            scores[found.id] += 1 / (RRF_K + rank)
-    for hit in candidates.texts:
-        reasons[hit.id].append(f"text {hit.score:.1f}")
-        supported.add(hit.id)
-    for hit in candidates.graph:
-        reasons[hit.id].append(f"mentions {', '.join(hit.terms)}")
-        supported.add(hit.id)
-    fused = []
-    for id_, row in candidates.rows.items():
-        cosine = 0.0 if row.vector is None else float(row.vector @ vector)
-        if cosine < (SUPPORTED if id_ in supported else ALONE):
+    """The candidates above the floor, best first; of equals the newest first."""
+    passed = []
+    for candidate in candidates:
+        row = rows.get(candidate.id)
+        if row is None or row.vector is None:
             continue
-        why = [f"vector {cosine:.2f}", *reasons[id_]]
+        cosine = float(row.vector @ vector)
+        if cosine < (SUPPORTED if candidate.reasons else ALONE):
+            continue
+        reasons = [f"vector {cosine:.2f}", *candidate.reasons]
         if row.episode.conversation == conversation:
-            why.append("same conversation")
-        fused.append(RecalledEpisode(row.episode, scores[id_], tuple(why)))
-    return sorted(fused, key=lambda one: (one.score, one.episode.created), reverse=True)
+            reasons.append("same conversation")
+        passed.append(RecalledEpisode(row.episode, candidate.score, tuple(reasons)))
+    return sorted(passed, key=lambda one: (one.score, one.episode.created), reverse=True)
 
 
 def _without_repeats(

@@ -39,16 +39,8 @@ def quotable(text: str, limit: int) -> str:
     """``text`` as one line of at most ``limit`` characters, without control or format characters,
     double quotes, angle brackets or chat-template markers."""
     # Compatibility forms first: a tokenizer may fold a wide bracket into the plain one.
-    text = unicodedata.normalize("NFKC", text[: 4 * limit])
-    kept = (" " if _breaks(letter) else letter for letter in text if _visible(letter))
-    line = " ".join("".join(kept).split()).translate(_LETTERS)
-    line = _SQUARE_MARKER.sub(r"(\1)", line)
+    line = " ".join(unicodedata.normalize("NFKC", text[: 4 * limit]).split())
+    if not line.isprintable():
+        line = "".join(letter for letter in line if letter.isprintable())
+    line = _SQUARE_MARKER.sub(r"(\1)", line.translate(_LETTERS))
     return line if len(line) <= limit else line[: limit - 1].rstrip() + "…"
-
-
-def _breaks(letter: str) -> bool:
-    return unicodedata.category(letter) in ("Cc", "Zl", "Zp")
-
-
-def _visible(letter: str) -> bool:
-    return unicodedata.category(letter) not in ("Cf", "Cs", "Co", "Cn")

@@ -32,6 +32,8 @@ CREATE TABLE owner (
     tenant TEXT NOT NULL,
     user TEXT NOT NULL,
     episodes INTEGER NOT NULL DEFAULT 0,
+    first_episode INTEGER NOT NULL DEFAULT 0,
+    last_episode INTEGER NOT NULL DEFAULT 0,
     UNIQUE (tenant, user)
 );
 CREATE TABLE node (
@@ -63,12 +65,12 @@ CREATE VIRTUAL TABLE body USING fts5(
 
 @dataclass(frozen=True, slots=True)
 class TraceHit:
-    """``score`` grows with the match; it compares within one search only. ``terms`` are the
-    words or entities that matched."""
+    """``score`` grows with the match; it compares within one search only. ``names`` are the
+    entities that led there."""
 
     id: str
     score: float
-    terms: tuple[str, ...]
+    names: tuple[str, ...] = ()
 
 
 class GraphStore(Protocol):
@@ -122,8 +124,7 @@ class SqliteTrace:
     def search_text(self, owner: Owner, text: str, limit: int) -> list[TraceHit]:
         """Episodes that share words with ``text``, by BM25 with term frequency 1 (turns are
         short) over at most `MAX_POSTINGS` episodes a word."""
-        scores: defaultdict[int, float] = defaultdict(float)
-        matched: defaultdict[int, list[str]] = defaultdict(list)
+        scores: dict[int, float] = {}
         with self._database.read() as db:
             found = _owner(db, owner)
             if found is None:
@@ -136,11 +137,12 @@ class SqliteTrace:
                     " WHERE body MATCH ? ORDER BY body.rowid DESC LIMIT ?",
                     (_match(owner_id, term), MAX_POSTINGS),
                 ).fetchall()
-                weight = _rarity(len(rows), total)
-                for node, words in rows:
-                    scores[node] += weight * 2.2 / (1 + 1.2 * (0.25 + 0.75 * words / 60))
-                    matched[node].append(term)
-            return _hits(db, scores, matched, limit)
+                if rows:
+                    weight = 2.2 * _rarity(_frequency(db, owner_id, rows, total), total)
+                    for node, words in rows:
+                        gain = weight / (1.3 + 0.015 * words)
+                        scores[node] = scores.get(node, 0.0) + gain
+            return _hits(db, scores, {}, limit)
 
     def neighbours(self, owner: Owner, names: Sequence[str], limit: int) -> list[TraceHit]:
         """Episodes that mention one of the entities, and, at `FOLLOW_UP_WEIGHT`, the turn after
@@ -162,7 +164,7 @@ class SqliteTrace:
                     " ORDER BY edge.source DESC LIMIT ?",
                     (owner_id, fold(name), MAX_POSTINGS),
                 ).fetchall()
-                weight = _rarity(len(rows), total)
+                weight = _rarity(min(len(rows), total), total)
                 for node, follow_up in rows:
                     for target, share in ((node, 1.0), (follow_up, FOLLOW_UP_WEIGHT)):
                         if target is not None:
@@ -196,9 +198,23 @@ def _owner(db: sqlite3.Connection, owner: Owner) -> tuple[int, int] | None:
     return (int(found[0]), int(found[1])) if found else None
 
 
-def _rarity(found: int, total: int) -> float:
-    """BM25's inverse document frequency, never negative."""
-    return math.log1p((max(total, found) - found + 0.5) / (found + 0.5))
+def _frequency(
+    db: sqlite3.Connection, owner_id: int, rows: list[tuple[int, int]], total: int
+) -> float:
+    """How many of the owner's episodes hold a word: what was read, or, where only the newest were,
+    what their share of the owner's time makes likely."""
+    if len(rows) < MAX_POSTINGS:
+        return len(rows)
+    first, last = db.execute(
+        "SELECT first_episode, last_episode FROM owner WHERE id = ?", (owner_id,)
+    ).fetchone()
+    likely = len(rows) * (last - first + 1) / (last - rows[-1][0] + 1)
+    return float(min(total, likely))
+
+
+def _rarity(found: float, total: int) -> float:
+    """BM25's inverse document frequency, in the form that is never negative."""
+    return math.log1p((total - found + 0.5) / (found + 0.5))
 
 
 def _match(owner_id: int, term: str) -> str:
@@ -215,7 +231,7 @@ def _hits(
     best = sorted(scores, key=lambda node: (-scores[node], -node))[:limit]
     marks = ", ".join("?" * len(best))
     keys = dict(db.execute(f"SELECT id, key FROM node WHERE id IN ({marks})", best).fetchall())
-    return [TraceHit(keys[node], scores[node], tuple(matched[node])) for node in best]
+    return [TraceHit(keys[node], scores[node], tuple(matched.get(node, ()))) for node in best]
 
 
 def _insert(db: sqlite3.Connection, episode: Episode) -> None:
@@ -243,7 +259,11 @@ def _insert(db: sqlite3.Connection, episode: Episode) -> None:
     )
     for name in dict.fromkeys(entities(episode.user_text) + entities(episode.answer_text)):
         _edge(db, node, "MENTIONS", _node(db, owner_id, "Entity", name))
-    db.execute("UPDATE owner SET episodes = episodes + 1 WHERE id = ?", (owner_id,))
+    db.execute(
+        "UPDATE owner SET episodes = episodes + 1, last_episode = ?,"
+        " first_episode = iif(first_episode = 0, ?, first_episode) WHERE id = ?",
+        (node, node, owner_id),
+    )
 
 
 def _link_turn(db: sqlite3.Connection, node: int, conversation: int, turn: int) -> None:

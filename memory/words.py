@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-MAX_TERMS = 10
+MAX_TERMS = 8
 MAX_ENTITIES = 32
 
 _COMMON_WORDS = """
