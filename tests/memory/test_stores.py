@@ -83,7 +83,7 @@ def test_atlas_made_by_another_model_is_refused_with_the_command(tmp_path: Path)
     open_atlas(tmp_path).close()
     with pytest.raises(StoreError, match=r"seeded.*other.*kiki memory rebuild"):
         EdgeAtlas(tmp_path / "atlas", embedding_id="other", dimension=8)
-    with pytest.raises(StoreError, match="8-d.*16-d"):
+    with pytest.raises(StoreError, match=r"8-d.*16-d"):
         open_atlas(tmp_path, dimension=16)
 
 

@@ -1,0 +1,208 @@
+"""What breaks, and what must hold: nothing acknowledged is lost, nothing is doubled."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from memory_parts import ALICE, aeon, episode, vector_of, words
+from numpy.typing import NDArray
+
+from kiki.errors import StoreLockedError, StoreUnavailableError
+from memory import Aeon, Episode, Recollection
+from memory.atlas import EdgeAtlas
+from memory.journal import Journal
+from memory.trace import SqliteTrace
+
+WRITER = """
+import sys
+from pathlib import Path
+from memory_parts import aeon, episode, vector_of
+memory = aeon(Path(sys.argv[1]))
+for number in range(int(sys.argv[2]), 10**9):
+    text = f"fact {number}"
+    memory.write(episode(text, id=f"e{number:09d}", turn=number), vector_of(text))
+    print(number, flush=True)
+"""
+
+
+def recall(memory: Aeon, text: str) -> Recollection:
+    return memory.recall(ALICE, text, vector_of(text), budget_tokens=500, count_tokens=words)
+
+
+def remember(memory: Aeon, text: str) -> Episode:
+    one = episode(text)
+    assert memory.write(one, vector_of(text))
+    return one
+
+
+def test_kill_9_at_a_random_moment_loses_and_doubles_nothing(tmp_path: Path) -> None:
+    here = Path(__file__).parent
+    paths = os.pathsep.join([str(here), str(here.parents[1])])
+    acknowledged: list[int] = []
+    for _ in range(3):
+        start = acknowledged[-1] + 1000 if acknowledged else 0
+        with subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(tmp_path), str(start)],
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"PYTHONPATH": paths},
+        ) as writer:
+            assert writer.stdout is not None
+            acknowledged.append(int(writer.stdout.readline()))
+            time.sleep(random.uniform(0, 1.0))
+            writer.send_signal(signal.SIGKILL)
+            lines = writer.stdout.read().splitlines(keepends=True)
+            acknowledged += [int(line) for line in lines if line.endswith("\n")]
+    memory = aeon(tmp_path)
+    assert memory.drain(60)
+    kept = [one.id for one in memory.episodes(ALICE, "c1")]
+    assert {f"e{number:09d}" for number in acknowledged} <= set(kept)
+    assert len(kept) == len(set(kept)) == memory.status().episodes
+    assert recall(memory, f"fact {acknowledged[-1]}").episodes[0].episode.turn == acknowledged[-1]
+    memory.close()
+    for store in (
+        EdgeAtlas(tmp_path / "atlas", embedding_id="seeded", dimension=768),
+        SqliteTrace(tmp_path / "trace"),
+    ):
+        assert store.count() == len(kept)
+        store.close()
+
+
+@pytest.mark.parametrize(
+    ("store", "method"), [(EdgeAtlas, "upsert"), (EdgeAtlas, "flush"), (SqliteTrace, "write")]
+)
+def test_a_store_that_fails_and_comes_back_gets_everything_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: type, method: str
+) -> None:
+    memory = aeon(tmp_path)
+    first = remember(memory, "My dog is called Rex.")
+    assert memory.drain(20)
+
+    def down(*arguments: object) -> None:
+        raise StoreUnavailableError("the store is down")
+
+    with monkeypatch.context() as fault:
+        fault.setattr(store, method, down)
+        second = remember(memory, "My cat is called Tom.")
+        assert not memory.drain(0.3)
+        status = memory.status()
+        assert status.state == "degraded"
+        assert status.lag == 1
+        assert "the store is down" in str(status.last_error)
+        assert recall(memory, "My cat is called Tom.").episodes[0].episode == second
+    assert memory.drain(20)
+    status = memory.status()
+    assert (status.state, status.lag, status.last_error) == ("ok", 0, None)
+    assert recall(memory, "My dog is called Rex.").episodes[0].episode == first
+    memory.close()
+
+
+def test_a_search_that_fails_is_named_and_writes_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def down(*arguments: object) -> None:
+        raise StoreUnavailableError("the store is down")
+
+    memory = aeon(tmp_path)
+    monkeypatch.setattr(EdgeAtlas, "search", down)
+    one = remember(memory, "My dog is called Rex.")
+    with pytest.raises(StoreUnavailableError, match="down"):
+        recall(memory, "dog")
+    monkeypatch.undo()
+    assert recall(memory, "My dog is called Rex.").episodes[0].episode == one
+    memory.close()
+
+
+@pytest.mark.parametrize("victim", ["atlas/shard/edge_config.json", "trace/trace.sqlite"])
+def test_a_damaged_store_degrades_until_it_is_rebuilt(tmp_path: Path, victim: str) -> None:
+    first = aeon(tmp_path)
+    old = remember(first, "My dog is called Rex.")
+    assert first.drain(20)
+    first.close()
+    (tmp_path / victim).write_bytes(b"\xff no such format " * 300)
+
+    second = aeon(tmp_path)
+    new = remember(second, "My cat is called Tom.")
+    status = second.status()
+    assert (status.state, status.episodes) == ("degraded", 2)
+    assert "kiki memory rebuild" in str(status.last_error)
+    with pytest.raises(StoreUnavailableError):
+        recall(second, "dog")
+    second.close()
+
+    second.rebuild(lambda done, total: None)
+    second.open()
+    assert second.status().state == "ok"
+    for one in (old, new):
+        assert recall(second, one.user_text).episodes[0].episode == one
+    second.close()
+
+
+def test_an_embedder_that_fails_is_tried_again(tmp_path: Path) -> None:
+    calls = 0
+
+    def embed(texts: Sequence[str]) -> NDArray[np.float32]:
+        nonlocal calls
+        calls += 1
+        if calls < 3:
+            raise RuntimeError("no embedder yet")
+        return np.stack([vector_of(text) for text in texts])
+
+    memory = aeon(tmp_path, embed=embed)
+    one = episode("My dog is called Rex.")
+    memory.write(one, None)
+    assert memory.drain(20)
+    assert calls == 3
+    assert recall(memory, one.user_text).episodes[0].episode == one
+    memory.close()
+
+
+def test_a_second_memory_on_the_folder_is_refused(tmp_path: Path) -> None:
+    memory = aeon(tmp_path)
+    with pytest.raises(StoreLockedError, match=str(os.getpid())):
+        aeon(tmp_path)
+    memory.close()
+
+
+def test_rows_written_while_nobody_projects_arrive_at_the_next_open(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, embedding_id="seeded")
+    one = episode("My dog is called Rex.")
+    journal.append(one, vector=vector_of(one.user_text))
+    journal.close()
+    memory = aeon(tmp_path)
+    assert memory.drain(20)
+    assert recall(memory, one.user_text).episodes[0].episode == one
+    memory.close()
+
+
+def test_many_threads_write_and_recall_at_once(tmp_path: Path) -> None:
+    memory = aeon(tmp_path)
+    failures: list[str] = []
+
+    def work(worker: int) -> None:
+        for number in range(15):
+            text = f"worker{worker} remembers number{number}"
+            one = remember(memory, text)
+            found = [hit.episode.id for hit in recall(memory, text).episodes]
+            if one.id not in found:
+                failures.append(text)
+
+    threads = [threading.Thread(target=work, args=(worker,)) for worker in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert memory.drain(30)
+    assert memory.status().episodes == 60
+    memory.close()
