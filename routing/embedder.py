@@ -83,7 +83,8 @@ class Embedder:
                 self._cache.popitem(last=False)
 
     def _compute(self, texts: list[str]) -> list[NDArray[np.float32]]:
-        sequences = [encoding.ids for encoding in self._tokenizer.encode_batch(texts)]
+        # One by one: `encode_batch` starts a thread pool that doesn't survive a fork.
+        sequences = [self._tokenizer.encode(text).ids for text in texts]
         vectors: list[NDArray[np.float32]] = [np.empty(0, np.float32)] * len(texts)
         for rows in _batches([len(ids) for ids in sequences]):
             lengths = np.array([len(sequences[row]) for row in rows], np.int32)
