@@ -22,8 +22,8 @@ CANDIDATES = 24
 FUSED = 32
 # Cosines of all-mpnet-base-v2: an episode passes alone from ALONE, or from SUPPORTED when it also
 # shares words or names with the question (tests/memory/test_relevance.py measures both).
-ALONE = 0.38
-SUPPORTED = 0.22
+ALONE = 0.35
+SUPPORTED = 0.28
 # Two episodes whose user texts are this close say the same; the newest is kept.
 SAME = 0.97
 

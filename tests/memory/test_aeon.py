@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from memory_parts import ALICE, aeon, episode, vector_of, words
 
 from kiki.errors import StoreError, StoreUnavailableError
 from memory import Aeon, IdempotentReply, Owner, Recollection
+from tests.memory.parts import ALICE, aeon, episode, vector_of, words
 
 
 @pytest.fixture

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from memory_parts import ALICE, episode, unit_vectors
 
 from kiki.errors import IdempotencyConflictError, RequestError, StoreError, StoreLockedError
 from memory import IdempotentReply, Owner
 from memory.journal import Journal
+from tests.memory.parts import ALICE, episode, unit_vectors
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from memory_parts import ALICE, aeon, episode, vector_of, words
 from numpy.typing import NDArray
 
 from kiki.errors import StoreLockedError, StoreUnavailableError
@@ -22,11 +21,12 @@ from memory import Aeon, Episode, Recollection
 from memory.atlas import EdgeAtlas
 from memory.journal import Journal
 from memory.trace import SqliteTrace
+from tests.memory.parts import ALICE, aeon, episode, vector_of, words
 
 WRITER = """
 import sys
 from pathlib import Path
-from memory_parts import aeon, episode, vector_of
+from tests.memory.parts import aeon, episode, vector_of
 memory = aeon(Path(sys.argv[1]))
 for number in range(int(sys.argv[2]), 10**9):
     text = f"fact {number}"
@@ -46,8 +46,6 @@ def remember(memory: Aeon, text: str) -> Episode:
 
 
 def test_kill_9_at_a_random_moment_loses_and_doubles_nothing(tmp_path: Path) -> None:
-    here = Path(__file__).parent
-    paths = os.pathsep.join([str(here), str(here.parents[1])])
     acknowledged: list[int] = []
     for _ in range(3):
         start = acknowledged[-1] + 1000 if acknowledged else 0
@@ -55,7 +53,7 @@ def test_kill_9_at_a_random_moment_loses_and_doubles_nothing(tmp_path: Path) -> 
             [sys.executable, "-c", WRITER, str(tmp_path), str(start)],
             stdout=subprocess.PIPE,
             text=True,
-            env=os.environ | {"PYTHONPATH": paths},
+            cwd=Path(__file__).parents[2],
         ) as writer:
             assert writer.stdout is not None
             acknowledged.append(int(writer.stdout.readline()))

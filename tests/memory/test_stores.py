@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from memory_parts import ALICE, episode, unit_vectors
 
 from kiki.errors import StoreError, StoreUnavailableError
 from memory import Owner
 from memory.atlas import EdgeAtlas, VectorPoint
 from memory.trace import SqliteTrace
+from tests.memory.parts import ALICE, episode, unit_vectors
 
 BOB = Owner("acme", "bob")
 

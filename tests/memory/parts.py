@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memory import Aeon, Episode, Owner
+from memory.aeon import Embed
 
 ALICE = Owner("acme", "alice")
 START = datetime(2026, 5, 1, 12, 0, tzinfo=UTC)
@@ -37,21 +38,23 @@ def episode(user_text: str = "hello", answer_text: str = "hi", **changes: Any) -
 
 def unit_vectors(count: int, *, seed: int = 0, dimension: int = 768) -> NDArray[np.float32]:
     made = np.random.default_rng(seed).standard_normal((count, dimension)).astype(np.float32)
-    return made / np.linalg.norm(made, axis=1, keepdims=True)
+    made /= np.linalg.norm(made, axis=1, keepdims=True)
+    return made
 
 
 def vector_of(text: str) -> NDArray[np.float32]:
     """The same unit vector for the same text; unrelated texts are near orthogonal."""
-    seed = int.from_bytes(text.encode(errors="replace")[:64] or b"0", "little")
-    return unit_vectors(1, seed=seed)[0]
+    vector: NDArray[np.float32] = unit_vectors(1, seed=int.from_bytes(text.encode(), "little"))[0]
+    return vector
 
 
 def embed(texts: Sequence[str]) -> NDArray[np.float32]:
     return np.stack([vector_of(text) for text in texts])
 
 
-def aeon(folder: Path, **changes: Any) -> Aeon:
-    made = Aeon(folder, **{"embedding_id": "seeded", "embed": embed} | changes)
+def aeon(folder: Path, *, embedding_id: str = "seeded", embed: Embed = embed) -> Aeon:
+    """An open memory with seeded vectors."""
+    made = Aeon(folder, embedding_id=embedding_id, embed=embed)
     made.open()
     return made
 
