@@ -29,10 +29,11 @@ setup-dev: setup .venv/.dev
 	$(BIN)/kiki models pull
 	@touch $@
 
-.venv/.dev: requirements/dev.txt | .venv/.packages
+.venv/.dev: requirements/dev.txt | .venv/.packages .venv/.models
 	@echo "Installing the training and test packages (a few minutes)"
 	$(PIP) torch==2.13.0 --constraint requirements/dev.txt
 	$(PIP) -r requirements/dev.txt
+	$(BIN)/kiki models pull --with-sources
 	@touch $@
 
 test: setup-dev lint

@@ -123,7 +123,8 @@ def pull(assets: Sequence[Asset], folder: Path, *, progress: Progress | None = N
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise AssetError(
-            f"{folder} can't be made: {error}.", fix="Set KIKI_DATA_DIR to a folder you may write."
+            f"{folder} can't be made: {error}.",
+            fix="Set KIKI_MODELS_DIR to a folder you may write.",
         ) from error
     with FileLock(folder / ".pull.lock"):
         work = folder / ".pull"
@@ -147,7 +148,7 @@ def _require_space(folder: Path, assets: Sequence[Asset]) -> None:
     if free < needed:
         raise AssetError(
             f"{folder} has {free >> 20} MiB free; fetching the models takes {needed >> 20} MiB.",
-            fix="Free some space, or set KIKI_DATA_DIR to a folder on a larger disk.",
+            fix="Free some space, or set KIKI_MODELS_DIR to a folder on a larger disk.",
         )
 
 

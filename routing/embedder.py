@@ -47,6 +47,9 @@ class Embedder:
         self._tokenizer.enable_truncation(MAX_TOKENS)
         # A "</s>" that a caller typed is text, not the end of the sequence.
         self._tokenizer.encode_special_tokens = True
+        self._counter = Tokenizer.from_file(str(folder / TOKENIZER_FILE))
+        self._counter.no_padding()
+        self._counter.no_truncation()
         self._session = _session(folder / MODEL_FILE, threads)
         self._cache: OrderedDict[bytes, NDArray[np.float32]] = OrderedDict()
         self._lock = threading.Lock()
@@ -68,6 +71,10 @@ class Embedder:
         for row, key in enumerate(keys):
             vectors[row] = found[key]
         return vectors
+
+    def count_tokens(self, text: str) -> int:
+        """How many word pieces the text has, none cut off; a fair guess for other models too."""
+        return len(self._counter.encode(text, add_special_tokens=False).ids)
 
     def _recall(self, keys: Sequence[bytes]) -> dict[bytes, NDArray[np.float32]]:
         with self._lock:

@@ -27,14 +27,18 @@ def command() -> None:
 
 
 @command.command("pull")
-def pull() -> None:
+@click.option("--with-sources", is_flag=True, help="Also the float32 weights that tests compare.")
+def pull(with_sources: bool) -> None:
     """Fetch, check and build every model file, and convert the adapters; nothing is done twice."""
     from adapters.catalog import Catalog
     from gateway.assets import ensure_models
     from gateway.cli.progress import pulling
+    from routing import model_files
 
     settings = load_settings()
     with pulling() as progress:
+        if with_sources:
+            model_files.pull_source(settings.models_dir, progress=progress)
         files = ensure_models(settings, progress)
     adapters = Catalog(settings.adapters_dir, settings.models_dir).ready(files.base)
     click.echo(f"base model: {files.base}")
