@@ -11,7 +11,7 @@ serve: setup
 
 setup: .venv/.packages .venv/.models
 
-setup-dev: setup .venv/.dev
+setup-dev: .venv/.dev setup
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -29,12 +29,12 @@ setup-dev: setup .venv/.dev
 	$(BIN)/kiki models pull
 	@touch $@
 
-.venv/.dev: requirements/dev.txt | .venv/.packages .venv/.models
+.venv/.dev: requirements/dev.txt | .venv/.packages
 	@echo "Installing the training and test packages (a few minutes)"
 	$(PIP) torch==2.13.0 --constraint requirements/dev.txt
 	$(PIP) -r requirements/dev.txt
 	$(BIN)/kiki models pull --with-sources
-	@touch $@
+	@touch $@ .venv/.models
 
 test: setup-dev lint
 	$(BIN)/python -m pytest

@@ -19,8 +19,13 @@ class ModelFiles:
     embedder: Path
 
 
-def ensure_models(settings: Settings, progress: Progress | None = None) -> ModelFiles:
-    """Pull and build what isn't there yet. Raises AssetError."""
+def ensure_models(
+    settings: Settings, progress: Progress | None = None, *, keep_source: bool = False
+) -> ModelFiles:
+    """Pull and build what isn't there yet. Raises AssetError.
+
+    ``keep_source`` keeps the embedding model's float32 weights, which tests compare with.
+    """
     base = settings.model
     if base is None:
         base = settings.models_dir / BASE_MODEL.file
@@ -28,4 +33,5 @@ def ensure_models(settings: Settings, progress: Progress | None = None) -> Model
             pull([BASE_MODEL], settings.models_dir, progress=progress)
     elif not base.is_file():
         raise AssetError(f"model = {base}: there is no such file.", fix="Correct the setting.")
-    return ModelFiles(base, model_files.pull(settings.models_dir, progress=progress))
+    embedder = model_files.pull(settings.models_dir, progress=progress, keep_source=keep_source)
+    return ModelFiles(base, embedder)

@@ -130,8 +130,10 @@ def pull(models_dir: Path, *, progress: Progress | None = None, keep_source: boo
     folder = models_dir / NAME
     models_dir.mkdir(parents=True, exist_ok=True)
     with FileLock(models_dir / f".{NAME}.lock"):
-        if not is_ready(models_dir):
+        ready = is_ready(models_dir)
+        if keep_source or not ready:
             source = pull_source(models_dir, progress=progress)
+        if not ready:
             _build(source, folder)
             if not keep_source:
                 shutil.rmtree(source)

@@ -33,13 +33,10 @@ def pull(with_sources: bool) -> None:
     from adapters.catalog import Catalog
     from gateway.assets import ensure_models
     from gateway.cli.progress import pulling
-    from routing import model_files
 
     settings = load_settings()
     with pulling() as progress:
-        if with_sources:
-            model_files.pull_source(settings.models_dir, progress=progress)
-        files = ensure_models(settings, progress)
+        files = ensure_models(settings, progress, keep_source=with_sources)
     adapters = Catalog(settings.adapters_dir, settings.models_dir).ready(files.base)
     click.echo(f"base model: {files.base}")
     click.echo(f"embedding model: {files.embedder}")
