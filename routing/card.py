@@ -52,6 +52,8 @@ class Card:
             }
             return cls(**values | names | numbers)
         except OSError as error:
-            raise RoutingError(f"The router's card {path} can't be read: {error}.", fix=FIX)
+            raise RoutingError(
+                f"The router's card {path} can't be read: {error}.", fix=FIX
+            ) from error
         except (ValueError, KeyError, TypeError) as error:
             raise RoutingError(f"{path} is no router card: {error!r}.", fix=FIX) from error

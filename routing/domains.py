@@ -30,10 +30,14 @@ class Cognitive:
 
 @dataclass(frozen=True, slots=True)
 class Domain:
-    """One domain. `output` is its name among the router's outputs, `adapters` the best first."""
+    """One domain. `output` is its name among the router's outputs, `adapters` the best first.
+
+    `words` are what people call it: training adds them to prompts that don't name it.
+    """
 
     name: str
     description: str
+    words: tuple[str, ...]
     family: str
     output: str
     intents: tuple[str, ...]
@@ -144,6 +148,7 @@ def _domain(path: Path, entry: dict[str, Any], intents: tuple[str, ...]) -> Doma
     return Domain(
         name=name,
         description=_text(path, where, entry, "description"),
+        words=_names(path, where, entry, "words"),
         family=family,
         output=_text(path, where, entry, "output"),
         intents=own,

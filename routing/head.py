@@ -119,7 +119,9 @@ class Head:
         try:
             data = path.read_bytes()
         except OSError as error:
-            raise RoutingError(f"The router's weights {path} can't be read: {error}.", fix=FIX)
+            raise RoutingError(
+                f"The router's weights {path} can't be read: {error}.", fix=FIX
+            ) from error
         got = hashlib.sha256(data).hexdigest()
         if got != sha256:
             raise RoutingError(
@@ -169,4 +171,5 @@ def scope_features(scores: Vector, similarities: Vector) -> Vector:
     """
     best = np.clip(scores.max(axis=-1), 1e-6, 1 - 1e-6)
     nearest = np.partition(similarities, -NEIGHBOURS, axis=-1)[..., -NEIGHBOURS:]
-    return np.stack([np.log(best / (1 - best)), nearest.mean(axis=-1)], axis=-1)
+    features = np.stack([np.log(best / (1 - best)), nearest.mean(axis=-1)], axis=-1)
+    return features.astype(np.float32, copy=False)

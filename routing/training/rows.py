@@ -27,6 +27,7 @@ class Row:
     domains: tuple[str, ...]
     source: str
     kind: str = ""
+    lang: str = ""
 
 
 def read_file(path: Path, table: DomainTable, source: str | None = None) -> list[Row]:
@@ -46,7 +47,7 @@ def read_file(path: Path, table: DomainTable, source: str | None = None) -> list
             raw: dict[str, Any] = json.loads(line)
             prompt = _prompt(raw)
             domains = raw["domains"] if "domains" in raw else [raw["domain"]]
-            kind = str(raw.get("kind", ""))
+            kind, lang = str(raw.get("kind", "")), str(raw.get("lang", ""))
             labels = tuple(str(name) for name in domains)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise RoutingError(
@@ -60,7 +61,7 @@ def read_file(path: Path, table: DomainTable, source: str | None = None) -> list
                 fix="Use the names in routing/domains.toml.",
             )
         if prompt is not None:
-            rows.append(Row(prompt, labels, source or path.stem, kind))
+            rows.append(Row(prompt, labels, source or path.stem, kind, lang))
     return rows
 
 
@@ -120,7 +121,7 @@ def merge_repeats(rows: Iterable[Row]) -> list[Row]:
             merged[key] = row
         elif set(row.domains) - set(first.domains):
             labels = tuple(dict.fromkeys((*first.domains, *row.domains)))
-            merged[key] = Row(first.prompt, labels, first.source, first.kind)
+            merged[key] = Row(first.prompt, labels, first.source, first.kind, first.lang)
     return list(merged.values())
 
 

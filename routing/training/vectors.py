@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -40,7 +39,7 @@ class VectorCache:
 
     def __init__(self, embedder: Embeds, folder: Path | None) -> None:
         self._embedder = embedder
-        self._path = folder / f"router-{embedder.id}.npz" if folder else None
+        self._path = folder / f"router-{_file_name(embedder.id)}.npz" if folder else None
         self._vectors: dict[str, NDArray[np.float32]] = {}
         if self._path and self._path.is_file():
             with np.load(self._path) as stored:
@@ -73,4 +72,9 @@ class VectorCache:
         partial = self._path.with_suffix(".partial.npz")
         keys = np.array(list(self._vectors))
         np.savez(partial, keys=keys, vectors=np.stack(list(self._vectors.values())))
-        os.replace(partial, self._path)
+        partial.replace(self._path)
+
+
+def _file_name(embedding_id: str) -> str:
+    """The id without the colons that some file systems refuse."""
+    return embedding_id.replace(":", "-")

@@ -1,0 +1,128 @@
+"""Fitting the MLP on frozen embeddings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from routing.head import Layers
+
+Array = NDArray[np.float32]
+HIDDEN = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How to fit; the values are those that did best on prompts from other sources."""
+
+    epochs: int = 25
+    batch: int = 256
+    rate: float = 8e-3
+    decay: float = 0.05
+    dropout: float = 0.3
+    smoothing: float = 0.05
+    mixup: float = 0.4
+    noise: float = 0.02
+    ranking: float = 2.0
+    members: int = 3
+
+
+def weights_of(targets: Array) -> Array:
+    """A weight for each row, so that a rare output counts nearly as much as a common one.
+
+    Inverse square root of the frequency of the row's rarest output; mean 1.
+    """
+    counts = np.maximum(targets.sum(axis=0), 1)
+    out_of_scope = max(float((targets.sum(axis=1) == 0).sum()), 1.0)
+    rarest = np.where(targets > 0, counts, np.inf).min(axis=1)
+    frequency = np.where(np.isinf(rarest), out_of_scope, rarest)
+    weights = 1 / np.sqrt(frequency)
+    result: Array = (weights / weights.mean()).astype(np.float32)
+    return result
+
+
+def fit(vectors: Array, targets: Array, *, seed: int, recipe: Recipe | None = None) -> Layers:
+    """Fits an ensemble that differs by seed, then one MLP on what the ensemble says.
+
+    Args:
+        vectors: (rows, 768), unit rows.
+        targets: (rows, outputs), 1 where the row has the label; all zero is out of scope.
+    """
+    import torch
+
+    recipe = recipe or Recipe()
+    weights = weights_of(targets)
+    threads = torch.get_num_threads()
+    # Layers this small gain nothing from a second thread, and shared cores make it wait.
+    torch.set_num_threads(1)
+    try:
+        return _fit_and_distil(vectors, targets, weights, seed, recipe)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _fit_and_distil(
+    vectors: Array, targets: Array, weights: Array, seed: int, recipe: Recipe
+) -> Layers:
+    if recipe.members == 1:
+        return _fit_one(vectors, targets, targets, weights, seed, recipe)
+    taught = np.zeros_like(targets)
+    for member in range(recipe.members):
+        layers = _fit_one(vectors, targets, targets, weights, seed + member, recipe)
+        taught += layers.logits(vectors) / recipe.members
+    soft = 1 / (1 + np.exp(-taught))
+    return _fit_one(vectors, soft.astype(np.float32), targets, weights, seed, recipe)
+
+
+def _fit_one(
+    vectors: Array, soft: Array, hard: Array, weights: Array, seed: int, recipe: Recipe
+) -> Layers:
+    """Binary cross-entropy on `soft`, plus a softmax term over the labels of `hard`.
+
+    The softmax term is what ranks the outputs among themselves; prompts are mixed in pairs
+    (mixup, Zhang et al. 2018, arXiv:1710.09412).
+    """
+    import torch
+    from torch.nn import functional
+
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    net = torch.nn.Sequential(
+        torch.nn.Linear(vectors.shape[1], HIDDEN),
+        torch.nn.ReLU(),
+        torch.nn.Dropout(recipe.dropout),
+        torch.nn.Linear(HIDDEN, soft.shape[1]),
+    )
+    optimiser = torch.optim.AdamW(net.parameters(), lr=recipe.rate, weight_decay=recipe.decay)
+    steps = recipe.epochs * -(-len(vectors) // recipe.batch)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.rate, total_steps=steps)
+    smooth = soft * (1 - recipe.smoothing) + recipe.smoothing / soft.shape[1]
+    share = hard / np.maximum(hard.sum(axis=1, keepdims=True), 1)
+    data = [torch.from_numpy(part) for part in (vectors, smooth, share)]
+    weighted = torch.from_numpy(weights)
+    for _ in range(recipe.epochs):
+        order = torch.from_numpy(rng.permutation(len(vectors)))
+        for rows in torch.split(order, recipe.batch):
+            mix = torch.from_numpy(rng.beta(recipe.mixup, recipe.mixup, (len(rows), 1)))
+            mix = torch.maximum(mix, 1 - mix).float()
+            partner = rows[torch.from_numpy(rng.permutation(len(rows)))]
+            x, wanted, ranked = (mix * p[rows] + (1 - mix) * p[partner] for p in data)
+            weight = weighted[rows]
+            logits = net(x + recipe.noise * torch.randn_like(x))
+            binary = functional.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
+            ranking = -(ranked * functional.log_softmax(logits, dim=1)).sum(dim=1)
+            loss = (weight * (binary.sum(dim=1) + recipe.ranking * ranking)).mean()
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            schedule.step()
+    first, last = net[0], net[3]
+    return Layers(
+        *(
+            tensor.detach().numpy().copy()
+            for layer in (first, last)
+            for tensor in (layer.weight, layer.bias)
+        )
+    )

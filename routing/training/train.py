@@ -1,0 +1,248 @@
+"""From labelled prompts to the router's weights and their card."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from routing.card import Card
+from routing.domains import DomainTable, load_domains
+from routing.head import WEIGHTS_FILE, Head, Index, scope_features
+from routing.router import PACKAGED, Router
+from routing.training import calibrate, rows
+from routing.training.evaluate import Report, evaluate, target_matrix
+from routing.training.fit import Recipe, fit
+from routing.training.groups import Split, near_duplicates, split
+from routing.training.rows import Row
+from routing.training.vectors import Embeds, Progress, VectorCache
+
+log = logging.getLogger("kiki.routing")
+
+CENTRES = 24
+"""Centres a domain at most; more of them take space and separate no better."""
+ROWS_PER_CENTRE = 4
+SOURCES = {
+    "packaged": "routing/data, Apache-2.0",
+    "extra": "hypneum-lab/micro-kiki prompts, Apache-2.0",
+    "clinc": "CLINC150, CC BY 3.0",
+}
+
+Array = NDArray[np.float32]
+Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    """The training rows with their vectors, targets, groups and split."""
+
+    rows: Sequence[Row]
+    vectors: Array
+    targets: Array
+    groups: NDArray[np.int64]
+    parts: Split
+    table: DomainTable
+
+    @property
+    def packaged(self) -> NDArray[np.bool_]:
+        return np.array([row.source == "packaged" for row in self.rows])
+
+    @property
+    def multi(self) -> NDArray[np.bool_]:
+        return np.array([row.kind == "multi" for row in self.rows])
+
+
+def train(
+    embedder: Embeds,
+    *,
+    output: Path = PACKAGED,
+    data: Path = rows.DATA,
+    extra: Sequence[Path] = (),
+    clinc: Path | None = None,
+    cache: Path | None = None,
+    table: DomainTable | None = None,
+    recipe: Recipe | None = None,
+    seed: int = 0,
+    date: datetime.date | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Trains, calibrates, measures on the test part, and writes weights and card to `output`.
+
+    The same data, seed and machine give the same weights. The shipped head is fitted on the train
+    and calibration parts; the test part's rows are in nothing but the report.
+
+    Args:
+        embedder: whose vectors the router will be given.
+        data: a folder like `routing/data`.
+        extra: folders with further labelled prompts, by other people than those in `data`.
+        clinc: CLINC150's `data_full.json`, for prompts that are out of scope.
+        cache: keeps the vectors between runs.
+
+    Raises:
+        RoutingError: a row names no domain of the table.
+    """
+    recipe = recipe or Recipe()
+    corpus = read_corpus(
+        VectorCache(embedder, cache), data, extra, clinc, table or load_domains(), seed, progress
+    )
+    head, limits, pool = _learn(corpus, recipe, seed)
+    output.mkdir(parents=True, exist_ok=True)
+    head.save(output / WEIGHTS_FILE)
+    card = Card(
+        embedding_id=embedder.id,
+        outputs=corpus.table.outputs,
+        domains=tuple(domain.name for domain in corpus.table.domains),
+        threshold=limits.threshold,
+        scope_threshold=limits.scope_threshold,
+        margin=limits.margin,
+        weights_sha256=hashlib.sha256((output / WEIGHTS_FILE).read_bytes()).hexdigest(),
+        date=(date or datetime.date.today()).isoformat(),
+        seed=seed,
+        data=_data(corpus, extra, clinc),
+        calibration={"rows": pool, "recipe": asdict(recipe), **asdict(limits)},
+        metrics={},
+    )
+    test = corpus.parts.test
+    measured = evaluate(
+        [corpus.rows[row] for row in test], corpus.vectors[test], Router(card, head, corpus.table)
+    )
+    replace(card, metrics={"test": asdict(measured)}).write(output)
+    log.info("trained on %d rows, test top-1 %s", len(corpus.rows) - len(test), measured.top1)
+    return measured
+
+
+def read_corpus(
+    vectors: VectorCache,
+    data: Path,
+    extra: Sequence[Path],
+    clinc: Path | None,
+    table: DomainTable,
+    seed: int,
+    progress: Progress | None = None,
+) -> Corpus:
+    """Reads, embeds, groups and splits all rows."""
+    read = rows.read_packaged(table, data)
+    for folder in extra:
+        read += rows.read_folder(folder, table)
+    if clinc:
+        read += rows.read_clinc(clinc, "train")
+    merged = rows.merge_repeats(read)
+    embedded = vectors.embed([row.prompt for row in merged], progress)
+    groups = near_duplicates(embedded)
+    strata = [f"{row.source}:{row.domains[0] if row.domains else ''}" for row in merged]
+    return Corpus(
+        merged,
+        embedded,
+        target_matrix(merged, table),
+        groups,
+        split(groups, strata, seed=seed),
+        table,
+    )
+
+
+def _learn(
+    corpus: Corpus, recipe: Recipe, seed: int
+) -> tuple[Head, calibrate.Limits, dict[str, int]]:
+    """The head for serving, its limits, and how many rows each was calibrated on.
+
+    Calibration takes the scores of rows that a head wasn't fitted on: those of the calibration
+    part and, where there are prompts from elsewhere, those that a head sees which knows `data`
+    alone, for calibration on one's own prompts doesn't carry over to other people's.
+    """
+    parts, packaged = corpus.parts, corpus.packaged
+    held = [(parts.train, parts.calibration)]
+    elsewhere = _elsewhere(corpus)
+    if elsewhere.size:
+        own = parts.train[~np.isin(parts.train, elsewhere)]
+        held.append((own[_known(corpus, own) | packaged[own]], elsewhere))
+    logits, features, targets, weights, multi = [], [], [], [], []
+    for fitted, unseen in held:
+        layers = fit(corpus.vectors[fitted], corpus.targets[fitted], seed=seed, recipe=recipe)
+        index = build_index(corpus, fitted, seed)
+        logits.append(layers.logits(corpus.vectors[unseen]))
+        features.append(index.similarities(corpus.vectors[unseen]))
+        targets.append(corpus.targets[unseen])
+        multi.append(corpus.multi[unseen])
+        weights.append(np.full(len(unseen), 1 / len(unseen), np.float32))
+    total = sum(len(part) for part in targets)
+    weight = (np.concatenate(weights) * total / len(held)).astype(np.float32)
+    target = np.concatenate(targets)
+    calibration = calibrate.platt(np.concatenate(logits), target, weight)
+    scores = [calibration.scores(part) for part in logits]
+    inputs = np.concatenate(
+        [scope_features(part, near) for part, near in zip(scores, features, strict=True)]
+    )
+    scope = calibrate.scope(inputs, target.sum(axis=1) > 0)
+    limits = calibrate.limits(
+        np.concatenate(scores), scope.in_domain(inputs), target, np.concatenate(multi)
+    )
+    final = np.concatenate([parts.train, parts.calibration])
+    head = Head(
+        fit(corpus.vectors[final], corpus.targets[final], seed=seed, recipe=recipe),
+        calibration,
+        build_index(corpus, final, seed),
+        scope,
+    )
+    return head, limits, {"held_out": len(targets[0]), "elsewhere": total - len(targets[0])}
+
+
+def _known(corpus: Corpus, chosen: Rows) -> NDArray[np.bool_]:
+    """Which of the rows are out of scope: every head needs them."""
+    result: NDArray[np.bool_] = ~corpus.targets[chosen].any(axis=1)
+    return result
+
+
+def _elsewhere(corpus: Corpus) -> Rows:
+    """Labelled rows from outside `data`, no near-duplicate of any in it, outside the test part."""
+    packaged = corpus.packaged
+    own_groups = np.unique(corpus.groups[packaged])
+    labelled = corpus.targets.sum(axis=1) > 0
+    chosen = labelled & ~packaged & ~np.isin(corpus.groups, own_groups)
+    chosen[corpus.parts.test] = False
+    return np.flatnonzero(chosen)
+
+
+def build_index(corpus: Corpus, chosen: Rows, seed: int) -> Index:
+    """K-means centres of each domain's prompts; rows that name only a merged output count for
+    none of its members."""
+    from sklearn.cluster import KMeans
+    from threadpoolctl import threadpool_limits
+
+    centres: list[Array] = []
+    domains: list[int] = []
+    for place, domain in enumerate(corpus.table.domains):
+        own = [int(row) for row in chosen if domain.name in corpus.rows[row].domains]
+        if not own:
+            continue
+        count = min(CENTRES, max(1, len(own) // ROWS_PER_CENTRE))
+        with threadpool_limits(1):
+            means = KMeans(count, n_init=1, random_state=seed).fit(corpus.vectors[own])
+        unit = means.cluster_centers_
+        unit = unit / np.linalg.norm(unit, axis=1, keepdims=True)
+        centres.append(unit.astype(np.float32))
+        domains += [place] * count
+    return Index(np.concatenate(centres), np.array(domains, np.int64))
+
+
+def _data(corpus: Corpus, extra: Sequence[Path], clinc: Path | None) -> dict[str, Any]:
+    used = {"packaged": True, "extra": bool(extra), "clinc": clinc is not None}
+    return {
+        "sources": [text for name, text in SOURCES.items() if used[name]],
+        "rows": len(corpus.rows),
+        "rows_by_source": dict(sorted(Counter(row.source for row in corpus.rows).items())),
+        "groups": len(np.unique(corpus.groups)),
+        "parts": {
+            "train": len(corpus.parts.train),
+            "calibration": len(corpus.parts.calibration),
+            "test": len(corpus.parts.test),
+        },
+        "sha256": rows.digest(corpus.rows),
+    }
