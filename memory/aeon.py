@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -59,6 +60,8 @@ class Aeon:
         self._journal: Journal | None = None
         self._atlas: Projector[VectorStore] | None = None
         self._trace: Projector[GraphStore] | None = None
+        # Atlas is searched beside Trace; its engine leaves the interpreter free meanwhile.
+        self._searches = ThreadPoolExecutor(4, thread_name_prefix="kiki-search")
 
     def open(self) -> None:
         """Takes the folder and starts projecting.
@@ -124,11 +127,11 @@ class Aeon:
         # The tail is read after the search, from a cursor taken before it: an episode that is
         # projected in between is then found twice, never missed.
         projected = atlas.cursor
-        vectors = atlas.store().search(owner, vector, CANDIDATES, excluded)
+        nearest = self._searches.submit(atlas.store().search, owner, vector, CANDIDATES, excluded)
         texts = trace.store().search_text(owner, text, CANDIDATES)
         graph = trace.store().neighbours(owner, entities(text), CANDIDATES)
-        tail = journal.tail(owner, projected, MAX_TAIL)
-        vectors = _with_tail(vectors, tail, vector)
+        found = nearest.result()
+        vectors = _with_tail(found, journal.tail(owner, projected, MAX_TAIL), vector)
         candidates = [one for one in fuse(vectors, texts, graph) if one.id not in excluded]
         return recollect(
             candidates,
