@@ -59,6 +59,7 @@ class Ask:
     sampling: Sampling
     options: Options
     created: float
+    stream: bool = False
     idempotency: IdempotencyKey | None = None
 
     @property
@@ -139,6 +140,11 @@ class Turn:
         waited = (self._waited - waited_before) * 1e3
         self.reports.append(StageReport(name, (ended - began) * 1e3, waited, decision))
         self.ended = ended
+
+    @property
+    def rewritable(self) -> bool:
+        """Whether the caller has seen nothing of the answer yet when it is whole."""
+        return self.held or not self.ask.stream
 
     @property
     def gateway_ms(self) -> float:

@@ -143,6 +143,10 @@ class Aeon:
             count_tokens=count_tokens,
         )
 
+    def keep_reply(self, owner: Owner, reply: IdempotentReply) -> bool:
+        """Keeps the reply of a turn that is not remembered (see `Journal.keep_reply`)."""
+        return self._parts()[0].keep_reply(owner, reply)
+
     def find_reply(self, owner: Owner, key: str) -> IdempotentReply | None:
         """The reply kept under an Idempotency-Key in the last 24 hours."""
         return self._parts()[0].find_reply(owner, key)

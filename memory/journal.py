@@ -122,6 +122,14 @@ class Journal:
             )
         return True
 
+    def keep_reply(self, owner: Owner, reply: IdempotentReply) -> bool:
+        """Keeps a reply whose turn is not remembered; durable on return. True if it was new.
+
+        Raises `IdempotencyConflictError` when the key was used for another request.
+        """
+        with self._database.write() as db:
+            return _keep_reply(db, owner, reply)
+
     def find_reply(self, owner: Owner, key: str) -> IdempotentReply | None:
         with self._database.read() as db:
             found = db.execute(

@@ -31,3 +31,18 @@ class FolderLock:
 
     def release(self) -> None:
         os.close(self._file)
+
+
+def owner_of(folder: Path) -> int | None:
+    """The process that holds the folder's lock, or None where none does."""
+    try:
+        file = os.open(folder / "lock", os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return int(os.read(file, 32) or 0)
+    finally:
+        os.close(file)
+    return None

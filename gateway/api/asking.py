@@ -39,6 +39,7 @@ def ask_of(
         sampling=_sampling(body, settings),
         options=_options(body, served, settings),
         created=time.time(),
+        stream=body.stream,
         idempotency=IdempotencyKey(key, _fingerprint(body)) if key else None,
     )
 

@@ -36,7 +36,7 @@ def train(out: Path | None, extra: tuple[Path, ...], clinc: Path | None, seed: i
     from gateway.assets import ensure_models
     from gateway.cli.progress import counting
     from routing.embedder import Embedder
-    from routing.head import PACKAGED
+    from routing.router import PACKAGED
     from routing.training.train import train as train_router
 
     settings = load_settings()

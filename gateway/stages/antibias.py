@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 from adapters.engines.base import Engine
-from antibias.review import Embed, Reply, review
+from antibias.deframe import Embed
+from antibias.prompt import Reply
+from antibias.review import DEFAULT_SETTINGS, review
 from gateway.generate import generator
 from gateway.turn import Turn
+
+_NOTE_ONLY = replace(DEFAULT_SETTINGS, revise_from=math.inf)
 
 
 class AntibiasStage:
@@ -26,9 +33,9 @@ class AntibiasStage:
             turn.answer,
             generate=generator(self._engine, turn, Reply),
             embed=self._embed,
-            may_revise=turn.held,
+            settings=DEFAULT_SETTINGS if turn.rewritable else _NOTE_ONLY,
         )
-        if turn.held:
+        if turn.rewritable:
             turn.answer = turn.review.text
         decision |= {
             "action": turn.review.action,
