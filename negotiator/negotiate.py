@@ -22,8 +22,10 @@ How = Literal[
     "only one", "identical", "agreement", "consensus", "attending", "arbitration", "budget"
 ]
 
-AGREED = 0.9
-"""Drafts at least this much in agreement are not voted on."""
+AGREED = 0.92
+"""Drafts at least this much in agreement are not voted on. Calibrated with all-mpnet-base-v2 on
+pairs of drafts that agree and that contradict each other: no contradiction reaches it, and about
+a third of the paraphrases do."""
 
 
 @dataclass(frozen=True, slots=True)
