@@ -61,6 +61,7 @@ class Ask:
     created: float
     stream: bool = False
     idempotency: IdempotencyKey | None = None
+    received: float = field(default_factory=time.perf_counter)
 
     @property
     def question(self) -> str:
@@ -117,7 +118,6 @@ class Turn:
     finish_reason: FinishReason = "stop"
     usage: Usage = field(default_factory=Usage)
     reports: list[StageReport] = field(default_factory=list)
-    started: float = field(default_factory=time.perf_counter)
     ended: float | None = None
     _waited: float = 0.0
 
@@ -148,6 +148,6 @@ class Turn:
 
     @property
     def gateway_ms(self) -> float:
-        """Milliseconds that were the gateway's own so far."""
+        """Milliseconds that were the gateway's own, from the request's first byte on."""
         until = self.ended if self.ended is not None else time.perf_counter()
-        return (until - self.started - self._waited) * 1e3
+        return (until - self.ask.received - self._waited) * 1e3

@@ -23,7 +23,13 @@ _KNOWN_FIELDS = frozenset(ChatRequest.model_fields)
 
 
 def ask_of(
-    body: ChatRequest, *, models: Models, settings: Settings, key: str | None, request_id: str
+    body: ChatRequest,
+    *,
+    models: Models,
+    settings: Settings,
+    key: str | None,
+    request_id: str,
+    received: float,
 ) -> Ask:
     """Check what the schema can't. Raises RequestError with the field in ``param``."""
     refuse_unserved(body.model_extra or {}, _KNOWN_FIELDS)
@@ -41,6 +47,7 @@ def ask_of(
         created=time.time(),
         stream=body.stream,
         idempotency=IdempotencyKey(key, _fingerprint(body)) if key else None,
+        received=received,
     )
 
 

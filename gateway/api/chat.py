@@ -51,6 +51,7 @@ async def chat(
         settings=services.settings,
         key=idempotency_key,
         request_id=new_request_id(),
+        received=request.state.received,
     )
     explain = body.kiki.explain
     if not body.stream:
@@ -100,7 +101,7 @@ async def _events(
     yield chunks.role()
     try:
         if first:
-            services.telemetry.first_token_seconds.observe(time.perf_counter() - turn.started)
+            services.telemetry.first_token_seconds.observe(time.perf_counter() - turn.ask.received)
             yield chunks.text(first)
         async for event in _kept_alive(pieces) if turn.held else pieces:
             yield event if event is replies.KEEP_ALIVE else chunks.text(event)

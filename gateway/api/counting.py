@@ -12,7 +12,7 @@ CHAT_PATH = "/v1/chat/completions"
 
 
 class CountingMiddleware:
-    """The endpoint puts the model's name into the request's state; a name unknown stays out."""
+    """Puts the time of arrival into the request's state; the endpoint adds the model's name."""
 
     def __init__(self, app: ASGIApp, telemetry: Telemetry) -> None:
         self._app = app
@@ -22,8 +22,9 @@ class CountingMiddleware:
         if scope["type"] != "http" or scope["path"] != CHAT_PATH:
             await self._app(scope, receive, send)
             return
-        state = scope.setdefault("state", {})
         began = time.perf_counter()
+        state = scope.setdefault("state", {})
+        state["received"] = began
         status = 500
 
         async def watch(message: Message) -> None:

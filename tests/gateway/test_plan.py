@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import pytest
+
+from adapters.mix import BASE, Mix
+from gateway import plan
+from gateway.turn import Options
+from routing.domains import load_domains
+from routing.router import ActiveDomain, RouteDecision
+
+TABLE = load_domains()
+LOADED = frozenset({"shell", "sql", "python", "spice"})
+
+
+def route(*active: tuple[str, float], clear: bool = False) -> RouteDecision:
+    total = sum(score for _, score in active)
+    domains = tuple(
+        ActiveDomain(name, score, score / total, TABLE.members(name)[0]) for name, score in active
+    )
+    return RouteDecision(
+        scores=(),
+        active=domains,
+        threshold=0.3,
+        top_k=4,
+        in_domain=1.0,
+        confidence=max((score for _, score in active), default=0.0),
+        clear=clear,
+    )
+
+
+def choose(options: Options, decision: RouteDecision | None):
+    return plan.choose(options, decision, LOADED, TABLE)
+
+
+def test_nothing_in_domain_runs_on_the_base():
+    mount = choose(Options(), route())
+    assert (mount.plan, mount.mix) == ("single", BASE)
+
+
+def test_one_domain_is_its_adapter_at_full_weight():
+    mount = choose(Options(), route(("shell", 0.9)))
+    assert (mount.plan, mount.mix) == ("single", Mix.single("shell"))
+
+
+def test_a_domain_well_ahead_answers_alone():
+    mount = choose(Options(), route(("shell", 0.95), ("sql", 0.3), clear=True))
+    assert mount.mix == Mix.single("shell")
+
+
+def test_several_domains_blend_with_weights_that_add_up_to_one():
+    mount = choose(Options(), route(("shell", 0.6), ("sql", 0.6)))
+    assert mount.plan == "blend"
+    assert dict(mount.mix.weights) == pytest.approx({"shell": 0.5, "sql": 0.5})
+
+
+def test_a_domain_without_an_adapter_leaves_its_share_to_the_base():
+    mount = choose(Options(), route(("rust", 0.6), ("sql", 0.6)))
+    assert dict(mount.mix.weights) == pytest.approx({"sql": 0.5})
+    assert mount.base_only == ("rust",)
+
+
+def test_a_merged_output_is_served_by_a_members_adapter():
+    assert choose(Options(), route(("spice", 0.9))).mix == Mix.single("spice")
+
+
+def test_the_callers_plan_wins_over_the_routers():
+    both = route(("shell", 0.6), ("sql", 0.5))
+    assert choose(Options(plan="single"), both).mix == Mix.single("shell")
+    assert choose(Options(plan="panel"), both).plan == "panel"
+
+
+def test_the_callers_mix_is_taken_as_it_is():
+    mix = Mix.of({"shell": 0.7, "sql": 0.3})
+    assert choose(Options(adapters=mix), None).mix == mix
+    assert choose(Options(adapters=mix, plan="single"), None).mix == Mix.of({"shell": 0.7})
+    assert choose(Options(adapters=BASE), None).mix == BASE
+
+
+def test_a_named_domain_without_an_adapter_says_so():
+    mount = choose(Options(adapters=BASE, adapter_missing="rust"), None)
+    assert (mount.mix, mount.base_only) == (BASE, ("rust",))
