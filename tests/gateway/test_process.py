@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -114,6 +115,26 @@ def test_a_dead_engine_gives_503_with_retry_after_and_then_comes_back(tmp_path):
             assert time.monotonic() < deadline
             time.sleep(0.2)
         assert running.client.get("/health").json()["status"] == "ok"
+
+
+def test_a_stream_whose_engine_dies_ends_with_an_error_event_and_no_done(tmp_path):
+    with gateway(tmp_path) as running:
+        body = {
+            "model": "base",
+            "messages": [{"role": "user", "content": "Write a very long story."}],
+            "max_tokens": 1500,
+            "stream": True,
+        }
+        events = []
+        with running.client.stream("POST", "/v1/chat/completions", json=body) as response:
+            for line in response.iter_lines():
+                events += [line] if line else []
+                if len(events) == 3:
+                    os.kill(running.engine_pid(), signal.SIGKILL)
+        assert json.loads(events[-1].removeprefix("data: "))["error"]["code"] == (
+            "engine_unavailable"
+        )
+        assert "data: [DONE]" not in events
 
 
 def test_sigterm_ends_the_gateway_with_code_0(tmp_path):
