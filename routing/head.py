@@ -155,8 +155,8 @@ _PARTS = (("hidden", "weight"), ("hidden", "bias"), ("out", "weight"), ("out", "
 
 def sigmoid(logits: Vector) -> Vector:
     """Logistic function, in float32 and without overflow."""
-    result: Vector = 1 / (1 + np.exp(-np.clip(logits, -LOGIT_LIMIT, LOGIT_LIMIT)))
-    return result
+    clipped = np.clip(logits, -LOGIT_LIMIT, LOGIT_LIMIT)
+    return (1 / (1 + np.exp(-clipped))).astype(np.float32, copy=False)
 
 
 def scope_features(scores: Vector, similarities: Vector) -> Vector:
@@ -172,4 +172,5 @@ def scope_features(scores: Vector, similarities: Vector) -> Vector:
     best = np.clip(scores.max(axis=-1), 1e-6, 1 - 1e-6)
     nearest = np.partition(similarities, -NEIGHBOURS, axis=-1)[..., -NEIGHBOURS:]
     features = np.stack([np.log(best / (1 - best)), nearest.mean(axis=-1)], axis=-1)
-    return features.astype(np.float32, copy=False)
+    result: Vector = features.astype(np.float32, copy=False)
+    return result

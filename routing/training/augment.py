@@ -22,15 +22,7 @@ FORMS = (
     "[{word}] {prompt}",
 )
 FRENCH_FORMS = ("{word} : {prompt}", "{prompt} ({word})", "Question {word} : {prompt}")
-BARE_FORMS = (
-    "{word}",
-    "help me with {word}",
-    "What is {word} and how do I get started?",
-    "Explain {word} to a beginner",
-    "Write an example for {word}",
-    "J'ai une question sur {word}",
-)
-IN_PLACE = frozenset({"chat-fr", "reasoning"})
+UNNAMED = frozenset({"chat-fr", "reasoning"})
 """Domains that nobody names in a prompt."""
 
 
@@ -40,7 +32,7 @@ def named(rows: Sequence[Row], table: DomainTable, *, seed: int) -> list[tuple[i
     Both belong on the same side of a split.
     """
     rng = random.Random(seed)
-    plain = {domain.name for domain in table.domains} - IN_PLACE
+    plain = {domain.name for domain in table.domains} - UNNAMED
     made: list[tuple[int, Row]] = []
     for number, row in enumerate(rows):
         word, forms = rng.random(), rng.random()
@@ -53,14 +45,3 @@ def named(rows: Sequence[Row], table: DomainTable, *, seed: int) -> list[tuple[i
         )
         made.append((number, Row(text, row.domains, row.source, KIND, row.lang)))
     return made
-
-
-def bare(table: DomainTable) -> list[Row]:
-    """Prompts that are little more than the domain's name."""
-    return [
-        Row(form.format(word=word), (domain.name,), "words", KIND)
-        for domain in table.domains
-        if domain.name not in IN_PLACE
-        for word in domain.words
-        for form in BARE_FORMS
-    ]

@@ -33,12 +33,12 @@ def platt(logits: Array, targets: Array, weights: Array) -> Calibration:
     Args:
         logits: (rows, outputs) on rows that the head wasn't fitted on.
         targets: the same shape, 0 or 1.
-        weights: one a row.
+        weights: the same shape; 0 where a row says nothing about an output.
     """
-    common = _fit(logits.ravel(), targets.ravel(), np.repeat(weights, logits.shape[1]), None)
+    common = _fit(logits.ravel(), targets.ravel(), weights.ravel(), None)
     pairs = np.array(
         [
-            _fit(logits[:, output], targets[:, output], weights, common)
+            _fit(logits[:, output], targets[:, output], weights[:, output], common)
             for output in range(logits.shape[1])
         ],
         np.float32,

@@ -26,7 +26,7 @@ class Recipe:
     mixup: float = 0.4
     noise: float = 0.02
     ranking: float = 2.0
-    members: int = 3
+    members: int = 1
 
 
 def weights_of(targets: Array) -> Array:
@@ -115,14 +115,9 @@ def _fit_one(
             ranking = -(ranked * functional.log_softmax(logits, dim=1)).sum(dim=1)
             loss = (weight * (binary.sum(dim=1) + recipe.ranking * ranking)).mean()
             optimiser.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             schedule.step()
-    first, last = net[0], net[3]
-    return Layers(
-        *(
-            tensor.detach().numpy().copy()
-            for layer in (first, last)
-            for tensor in (layer.weight, layer.bias)
-        )
-    )
+    state = net.state_dict()
+    names = ("0.weight", "0.bias", "3.weight", "3.bias")
+    return Layers(*(state[name].numpy().copy() for name in names))

@@ -19,9 +19,10 @@ from routing.domains import DomainTable, load_domains
 from routing.head import WEIGHTS_FILE, Head, Index, scope_features
 from routing.router import PACKAGED, Router
 from routing.training import calibrate, rows
+from routing.training.augment import named
 from routing.training.evaluate import Report, evaluate, target_matrix
 from routing.training.fit import Recipe, fit
-from routing.training.groups import Split, near_duplicates, split
+from routing.training.groups import NEAR, Split, near_duplicates, split
 from routing.training.rows import Row
 from routing.training.vectors import Embeds, Progress, VectorCache
 
@@ -138,13 +139,44 @@ def read_corpus(
     embedded = vectors.embed([row.prompt for row in merged], progress)
     groups = near_duplicates(embedded)
     strata = [f"{row.source}:{row.domains[0] if row.domains else ''}" for row in merged]
-    return Corpus(
+    corpus = Corpus(
         merged,
         embedded,
         target_matrix(merged, table),
         groups,
         split(groups, strata, seed=seed),
         table,
+    )
+    return _with_named(corpus, vectors, seed, progress)
+
+
+def _with_named(
+    corpus: Corpus, vectors: VectorCache, seed: int, progress: Progress | None
+) -> Corpus:
+    """Adds to the train part its packaged prompts once more, with their domain's name.
+
+    One that comes near a held-out prompt is left out, for the split is to be without leaks.
+    """
+    usable = set(corpus.parts.train[corpus.packaged[corpus.parts.train]].tolist())
+    made = [pair for pair in named(corpus.rows, corpus.table, seed=seed) if pair[0] in usable]
+    if not made:
+        return corpus
+    embedded = vectors.embed([row.prompt for _, row in made], progress)
+    held_out = np.concatenate([corpus.parts.calibration, corpus.parts.test])
+    apart = (embedded @ corpus.vectors[held_out].T).max(axis=1, initial=0) < NEAR
+    pairs = [pair for pair, kept in zip(made, apart, strict=True) if kept]
+    added = [row for _, row in pairs]
+    count = len(corpus.rows)
+    return Corpus(
+        [*corpus.rows, *added],
+        np.concatenate([corpus.vectors, embedded[apart]]),
+        np.concatenate([corpus.targets, target_matrix(added, corpus.table)]),
+        np.concatenate([corpus.groups, corpus.groups[[number for number, _ in pairs]]]),
+        replace(
+            corpus.parts,
+            train=np.concatenate([corpus.parts.train, np.arange(count, count + len(added))]),
+        ),
+        corpus.table,
     )
 
 
@@ -171,7 +203,9 @@ def _learn(
         features.append(index.similarities(corpus.vectors[unseen]))
         targets.append(corpus.targets[unseen])
         multi.append(corpus.multi[unseen])
-        weights.append(np.full(len(unseen), 1 / len(unseen), np.float32))
+        # Prompts from elsewhere have no label for some outputs, so they are no evidence there.
+        present = corpus.targets[unseen].any(axis=0)
+        weights.append(np.tile(present / len(unseen), (len(unseen), 1)))
     total = sum(len(part) for part in targets)
     weight = (np.concatenate(weights) * total / len(held)).astype(np.float32)
     target = np.concatenate(targets)
@@ -205,7 +239,7 @@ def _elsewhere(corpus: Corpus) -> Rows:
     packaged = corpus.packaged
     own_groups = np.unique(corpus.groups[packaged])
     labelled = corpus.targets.sum(axis=1) > 0
-    chosen = labelled & ~packaged & ~np.isin(corpus.groups, own_groups)
+    chosen = np.asarray(labelled & ~packaged & ~np.isin(corpus.groups, own_groups))
     chosen[corpus.parts.test] = False
     return np.flatnonzero(chosen)
 
@@ -214,7 +248,7 @@ def build_index(corpus: Corpus, chosen: Rows, seed: int) -> Index:
     """K-means centres of each domain's prompts; rows that name only a merged output count for
     none of its members."""
     from sklearn.cluster import KMeans
-    from threadpoolctl import threadpool_limits
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     centres: list[Array] = []
     domains: list[int] = []

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 log = logging.getLogger("kiki.routing")
 
 CHUNK = 256
-"""Texts between two saves and two calls of `progress`."""
+"""Texts between two calls of `progress`."""
 
 Progress = Callable[[int, int], None]
 """Called with the texts embedded so far and the texts in all."""
