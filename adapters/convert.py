@@ -149,7 +149,7 @@ def read_safetensors(path: Path) -> dict[str, NDArray[Any]]:
                 raise AdapterError(f"{path}: {name} is {entry['dtype']}; F16 or F32 is read.")
             array = np.frombuffer(body[start:end], dtype=_DTYPES[entry["dtype"]])
             tensors[name] = array.reshape(entry["shape"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise AdapterError(f"{path} isn't a valid safetensors file: {error}.") from error
     return tensors
 

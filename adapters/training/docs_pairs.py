@@ -24,7 +24,7 @@ from adapters.training.html_blocks import (
 
 _SHORTEST, _LONGEST = 140, 850  # characters: about 40 to 250 tokens
 _PER_PAGE = {"python": 8, "sql": 24}  # SQLite has few pages, and long ones
-_MOST_ROWS = 620
+_MOST_ROWS = 300
 _PYTHON_FOLDERS = ("library", "tutorial", "howto", "faq")
 # Dull or obsolete for someone who asks how to write Python.
 _PYTHON_LEFT_OUT = re.compile(
