@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 import os
@@ -66,16 +67,15 @@ def load_base(base_gguf: Path) -> tuple[Any, Any]:
     # Spinning OpenMP threads make a step ten times slower on a machine that does other work too.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
     where: dict[str, Any] = {
         "pretrained_model_name_or_path": str(base_gguf.parent),
         "gguf_file": base_gguf.name,
     }
     read = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
-    config = AutoConfig.from_pretrained(**where)
-    if hasattr(config, "quantization_config"):
-        del config.quantization_config
+    config = copy.deepcopy(read.config)
+    del config.quantization_config
     config.name_or_path = BASE_NAME
     # Fused attention on the CPU has a backward pass several times slower than the plain one.
     model = AutoModelForCausalLM.from_config(

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,11 +21,19 @@ from adapters.training.corpus import read_corpus
 
 SHIPPED = Path(convert.__file__).parent / "shipped"
 NAMES = sorted(path.name for path in SHIPPED.iterdir() if path.is_dir())
+PROMPTS = {
+    "shell": "How do I list files larger than 100 MB?",
+    "python": "Write a Python function that counts the words in a text.",
+    "sql": "Find the three customers who spent the most.",
+    "cpp": "Write a C++ function that reverses a string.",
+    "chat-fr": "Comment annoncer à mon patron que je quitte l'entreprise ?",
+    "spice": "Write a netlist for an RC low-pass filter.",
+}
 FILES = {"adapter_model.safetensors", "adapter_config.json", "README.md", "card.json"}
 
 
 def test_the_six_adapters_are_there():
-    assert {"shell", "python", "sql", "cpp", "chat-fr", "spice"} <= set(NAMES)
+    assert set(NAMES) == set(PROMPTS)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -64,18 +74,48 @@ def test_an_adapter_converts_for_the_base(name, base_gguf, tmp_path):
     assert (tmp_path / "adapter.gguf").stat().st_size < 4_000_000
 
 
-@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
-def test_llamacpp_says_what_peft_says_and_does_not_without_the_permutation(
-    base_gguf, tmp_path, monkeypatch
-):
+@pytest.fixture(scope="module")
+def loaded(base_gguf) -> tuple[Any, Any]:
+    """The base in torch with every shipped adapter on it, and the tokenizer."""
     from peft import PeftModel
 
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # peft and transformers about each other's names
+        base, tokenizer = trainer.load_base(base_gguf)
+        model = PeftModel.from_pretrained(base, SHIPPED / NAMES[0], adapter_name=NAMES[0])
+        for name in NAMES[1:]:
+            model.load_adapter(SHIPPED / name, adapter_name=name)
+    return model.eval(), tokenizer
+
+
+def greedy_tokens(model: Any, prompt: list[int], length: int = 24) -> list[int]:
+    import torch
+
+    ids = torch.tensor([prompt])
+    with torch.inference_mode():
+        made = model.generate(input_ids=ids, max_new_tokens=length, do_sample=False)
+    return made[0, len(prompt) :].tolist()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_adapter_writes_another_text_than_the_base(name, loaded):
+    model, tokenizer = loaded
+    prompt = trainer.encode_prompt(tokenizer, PROMPTS[name])
+    model.set_adapter(name)
+    own = greedy_tokens(model, prompt)
+    with model.disable_adapter():
+        assert greedy_tokens(model, prompt) != own
+
+
+def test_llamacpp_says_what_peft_says_and_does_not_without_the_permutation(
+    loaded, base_gguf, tmp_path, monkeypatch
+):
+    model, tokenizer = loaded
+    model.set_adapter("shell")
     folder = SHIPPED / "shell"
     exact = tmp_path / "base.gguf"
     dequantize_gguf(base_gguf, exact)
-    model, tokenizer = trainer.load_base(base_gguf)
-    prompt = trainer.encode_prompt(tokenizer, "How do I list files larger than 100 MB?")
-    expected = peft_positions(PeftModel.from_pretrained(model, folder).eval(), [prompt])
+    expected = peft_positions(model, [trainer.encode_prompt(tokenizer, PROMPTS["shell"])])
     prefixes = [position.prefix for position in expected]
 
     right = tmp_path / "right.gguf"
