@@ -15,6 +15,8 @@ WEIGHTS_FILE = "router.safetensors"
 NEIGHBOURS = 5
 """Similarity to the five nearest training prompts separates unseen domains best of what was
 tried (AUROC 0.93 against 0.71 to 0.88 for the highest probability)."""
+BLOCK = 256
+"""Centres that are compared at once."""
 LOGIT_LIMIT = 30.0
 FIX = "Train the router again: kiki router train"
 
@@ -62,8 +64,12 @@ class Index:
 
     def similarities(self, vectors: Vector) -> Vector:
         """Cosines of shape (..., centres) for unit vectors of shape (..., 768)."""
-        result: Vector = vectors @ self.vectors.T
-        return result
+        # A larger product goes to BLAS's threads, whose waiting for a busy core took 24 ms of 24.
+        parts = [
+            vectors @ self.vectors[start : start + BLOCK].T
+            for start in range(0, len(self.vectors), BLOCK)
+        ]
+        return np.concatenate(parts, axis=-1)
 
 
 @dataclass(frozen=True, slots=True)

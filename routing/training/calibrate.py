@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from kiki.errors import RoutingError
 from routing.head import Calibration, Scope
 
 Array = NDArray[np.float32]
@@ -111,8 +112,22 @@ def limits(scores: Array, in_domain: Array, targets: Array, multi: NDArray[np.bo
 
     `multi` marks the prompts written for several domains: the margin separates them from those
     with one label by the lead of the first score over the second.
+
+    Raises:
+        RoutingError: a kind of prompt that a limit is measured on is missing.
     """
     labelled = targets.sum(axis=1) > 0
+    for rows, what in (
+        (labelled, "prompt with a domain"),
+        (~labelled, "prompt that is out of scope"),
+        (multi & labelled, "prompt for several domains"),
+        (~multi & labelled, "prompt for one domain"),
+    ):
+        if not rows.any():
+            raise RoutingError(
+                f"The calibration part has no {what}, so the router's limits can't be measured.",
+                fix="Add such prompts to the training data.",
+            )
     threshold, active_f1 = best_threshold(scores, targets)
     scope_threshold, scope_accuracy = best_cut(in_domain, labelled)
     ranked = -np.sort(-scores[labelled], axis=1)

@@ -230,8 +230,7 @@ def _learn(
 
 def _known(corpus: Corpus, chosen: Rows) -> NDArray[np.bool_]:
     """Which of the rows are out of scope: every head needs them."""
-    result: NDArray[np.bool_] = ~corpus.targets[chosen].any(axis=1)
-    return result
+    return np.asarray(corpus.targets[chosen].sum(axis=1) == 0)
 
 
 def _elsewhere(corpus: Corpus) -> Rows:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -23,17 +24,18 @@ from routing.training.groups import near_duplicates, split
 from routing.training.train import read_corpus, train
 from routing.training.vectors import VectorCache
 
-DOMAINS = ("python", "sql", "kicad-pcb", "kicad-dsl", "out-of-scope")
+DOMAINS = ("python", "sql", "kicad-pcb", "kicad-dsl", "out-of-scope", "multi")
 QUICK = Recipe(epochs=8, members=1)
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twenty prompts of a few domains, as they are in the packaged data."""
+    """Twenty prompts of a few domains, and some of several, as the packaged data has them."""
     folder = tmp_path_factory.mktemp("data")
     for name in DOMAINS:
         lines = (rows.DATA / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
-        (folder / f"{name}.jsonl").write_text("\n".join(lines[:20]) + "\n", encoding="utf-8")
+        count = 60 if name == "multi" else 20
+        (folder / f"{name}.jsonl").write_text("\n".join(lines[:count]) + "\n", encoding="utf-8")
     return folder
 
 
@@ -50,6 +52,22 @@ def test_training_is_the_same_for_the_same_seed(
         train(embedder, output=tmp_path / name, data=data, cache=vectors, recipe=QUICK, date=date)
     for file in (WEIGHTS_FILE, CARD_FILE):
         assert (tmp_path / "first" / file).read_bytes() == (tmp_path / "second" / file).read_bytes()
+
+
+def test_data_that_leaves_a_limit_unmeasured_is_refused(
+    embedder: Embedder, data: Path, vectors: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(data, tmp_path / "data")
+    (tmp_path / "data" / "multi.jsonl").unlink()
+    with pytest.raises(RoutingError, match="no prompt for several domains"):
+        train(
+            embedder,
+            output=tmp_path / "weights",
+            data=tmp_path / "data",
+            cache=vectors,
+            recipe=QUICK,
+        )
+    assert not (tmp_path / "weights").exists()
 
 
 def test_what_was_trained_can_be_served_and_says_what_it_is_made_of(
