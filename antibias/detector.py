@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from antibias.passages import Span, blank, fixed_spans, sentences
+from antibias.screen import suspects
 from antibias.words import classes_of, tokenize
 from kiki.errors import AssetError
 
@@ -24,6 +25,8 @@ WEIGHTS_FILE = "detector.safetensors"
 CARD_FILE = "card.json"
 MAX_CHARACTERS = 20_000
 
+SHORT = 12
+"""Features of the shortest passage that counts in full: one loaded word is no finding."""
 FOUND = 0.5
 """Training places each type's working point here; see the card for what it was chosen by."""
 
@@ -75,41 +78,59 @@ class Detector:
             )
         return cls(weight, bias)
 
-    def scores(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Confidences of whole texts: shape (len(texts), 6)."""
-        sums = [self._sum(text) for text in texts]
-        rows = [self._confidences(total, count) for total, count in sums]
-        return np.array(rows, np.float32).reshape(len(texts), len(TYPES))
-
     def find(self, text: str, threshold: float = FOUND) -> tuple[Finding, ...]:
         """The biased passages, each of one or two sentences, in the order of the text.
 
-        Code, JSON and URLs are not looked at, nor what follows the first 20,000 characters.
+        A passage is of a type when the screen suspects it of that type and the model is at least
+        as sure as ``threshold``. Code, JSON and URLs are not looked at, nor what follows the
+        first 20,000 characters.
         """
         text = text[:MAX_CHARACTERS]
         prose = blank(text, fixed_spans(text))
-        spans = list(sentences(prose))
-        sums = [self._sum(span.of(prose)) for span in spans]
+        parts = [self._part(span, span.of(prose)) for span in sentences(prose)]
         found: list[Finding] = []
-        for first, span in enumerate(spans):
-            for last in range(first, min(first + 2, len(spans))):
-                total = np.add.reduce([sums[place][0] for place in range(first, last + 1)])
-                count = sum(sums[place][1] for place in range(first, last + 1))
-                confidences = self._confidences(total, count)
-                best = int(confidences.argmax())
-                if confidences[best] >= threshold:
-                    place = Span(span.start, spans[last].end)
-                    found.append(_finding(text, place, best, float(confidences[best])))
+        for first, part in enumerate(parts):
+            found += self._judge(text, part, threshold)
+            if first + 1 < len(parts):
+                found += self._judge(text, part + parts[first + 1], threshold)
         return _apart(found)
 
-    def _sum(self, text: str) -> tuple[NDArray[np.float32], int]:
-        buckets = features(text)
-        return self._weight[buckets].sum(axis=0), len(buckets)
+    def _part(self, span: Span, text: str) -> _Part:
+        tokens = tokenize(text)
+        classes = classes_of(tokens)
+        buckets = features(tokens, classes)
+        return _Part(span, frozenset(classes), self._weight[buckets].sum(axis=0), len(buckets))
 
-    def _confidences(self, total: NDArray[np.float32], count: int) -> NDArray[np.float32]:
-        logits = total / np.sqrt(max(count, 1)) + self._bias
-        confidences: NDArray[np.float32] = 1.0 / (1.0 + np.exp(-logits))
-        return confidences
+    def _judge(self, text: str, part: _Part, threshold: float) -> list[Finding]:
+        """The likeliest of the types that the screen suspects, if it is likely enough."""
+        suspected = suspects(part.classes)
+        if not suspected:
+            return []
+        logits = part.total / np.sqrt(max(part.count, SHORT)) + self._bias
+        confidences = dict(zip(TYPES, (1.0 / (1.0 + np.exp(-logits))).tolist(), strict=True))
+        kind = max(sorted(suspected), key=confidences.__getitem__)
+        if confidences[kind] < threshold:
+            return []
+        place = part.span
+        return [Finding(kind, place.of(text), place.start, place.end, confidences[kind])]
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A sentence, or two that follow each other: word classes, and the sum of the weights."""
+
+    span: Span
+    classes: frozenset[str]
+    total: NDArray[np.float32]
+    count: int
+
+    def __add__(self, other: _Part) -> _Part:
+        return _Part(
+            Span(self.span.start, other.span.end),
+            self.classes | other.classes,
+            self.total + other.total,
+            self.count + other.count,
+        )
 
 
 @functools.cache
@@ -118,19 +139,13 @@ def default_detector() -> Detector:
     return Detector.load()
 
 
-def features(text: str) -> list[int]:
-    """The buckets of the text's words, neighbouring pairs, and runs of word classes."""
-    tokens = tokenize(text)
-    classes = classes_of(tokens)
-    grams = tokens + [f"{a} {b}" for a, b in itertools.pairwise(tokens)]
+def features(tokens: Sequence[str], classes: Sequence[str]) -> list[int]:
+    """The buckets of a text's words, neighbouring pairs, and runs of word classes."""
+    grams = [*tokens, *(f"{a} {b}" for a, b in itertools.pairwise(tokens))]
     grams += [f"@{name}" for name in classes]
     grams += [f"@{a} {b}" for a, b in itertools.pairwise(classes)]
     crc32 = zlib.crc32
     return [crc32(gram.encode()) % BUCKETS for gram in grams]
-
-
-def _finding(text: str, place: Span, kind: int, confidence: float) -> Finding:
-    return Finding(TYPES[kind], place.of(text), place.start, place.end, confidence)
 
 
 def _apart(found: list[Finding]) -> tuple[Finding, ...]:

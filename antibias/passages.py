@@ -67,9 +67,9 @@ def paragraph_around(text: str, span: Span) -> Span | None:
     """The paragraph that holds the span and no block of code or JSON, else None."""
     blocks = [fixed for fixed in fixed_spans(text) if "\n" in fixed.of(text)]
     for match in _PARAGRAPH.finditer(blank(text, tuple(blocks))):
-        (found,) = _trimmed(text, *match.span())
-        if found.start <= span.start and span.end <= found.end:
-            return found
+        for found in _trimmed(text, *match.span()):
+            if found.start <= span.start and span.end <= found.end:
+                return found
     return None
 
 

@@ -35,7 +35,7 @@ class ReviewSettings:
     in seconds."""
 
     threshold: float = FOUND
-    revise_from: float = 0.8
+    revise_from: float = 0.9
     similarity: float = 0.75
     token_budget: int = 3000
     time_budget: float = 60.0

@@ -13,9 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from antibias.detector import BUCKETS, CARD_FILE, TYPES, WEIGHTS_FILE, features
+from antibias.detector import BUCKETS, CARD_FILE, SHORT, TYPES, WEIGHTS_FILE, features
 from antibias.passages import blank, fixed_spans, sentences
+from antibias.screen import suspects
+from antibias.words import classes_of, tokenize
 
+OWN = Path(__file__).parent / "data"
+"""Hand-written: answers of each type, which the pairs (questions, from templates) have none of,
+and harmless texts that share their wording."""
 FOLDS = 5
 NEAR = 0.5
 """Word-and-pair Jaccard from which two biased texts are near-duplicates, here always of one
@@ -35,9 +40,10 @@ class Pairs:
     kinds: NDArray[np.int64]
 
 
-def read_pairs(path: Path) -> Pairs:
+def read_pairs(*paths: Path) -> Pairs:
     """Reads JSON lines of biased_prompt, fair_prompt, bias_type."""
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    lines = [line for path in paths for line in path.read_text(encoding="utf-8").splitlines()]
+    rows = [json.loads(line) for line in lines]
     return Pairs(
         tuple(row["biased_prompt"] for row in rows),
         tuple(row["fair_prompt"] for row in rows),
@@ -55,9 +61,9 @@ def read_neutral(paths: Sequence[Path], seed: int) -> list[str]:
             for answer in _strings(row.get("answer")):
                 prose = blank(answer, fixed_spans(answer))
                 texts |= dict.fromkeys(span.of(prose) for span in sentences(prose))
-    chosen = np.random.default_rng(seed).permutation(len(texts))[:NEUTRAL_TEXTS]
     kept = list(texts)
-    return [kept[place] for place in chosen]
+    chosen = np.random.default_rng(seed).permutation(len(texts))[:NEUTRAL_TEXTS]
+    return [kept[place] for place in sorted(chosen)]
 
 
 def train(
@@ -65,14 +71,17 @@ def train(
 ) -> dict[str, Any]:
     """Trains, writes the weights and their card to ``out``, and returns the card.
 
+    ``pairs_file`` and ``neutral_files`` are JSON lines, as `read_pairs` and `read_neutral` say;
+    the package's own few are added.
+
     Every figure on the card is out of fold. Thresholds come from the folds that keep
     near-duplicates together: the best F1 at no more than `MAX_FALSE_ALARMS`; they are then moved
     to a confidence of one half.
     """
     from safetensors.numpy import save_file
 
-    pairs = read_pairs(pairs_file)
-    neutral = read_neutral(neutral_files, seed)
+    pairs = read_pairs(pairs_file, OWN / "pairs.jsonl")
+    neutral = read_neutral([OWN / "neutral.jsonl", *neutral_files], seed)
     grouped = _out_of_fold(pairs, neutral, near_groups(pairs.biased), seed)
     single = _out_of_fold(pairs, neutral, np.arange(len(pairs.biased)), seed)
     targets = _targets(pairs, neutral)
@@ -146,26 +155,42 @@ def _matrix(texts: Sequence[str]) -> Any:
     """Sparse, shape (len(texts), BUCKETS): counts over the root of their number."""
     from scipy.sparse import csr_matrix
 
-    buckets = [features(text) for text in texts]
+    tokens = [tokenize(text) for text in texts]
+    buckets = [features(row, classes_of(row)) for row in tokens]
     indptr = np.cumsum([0, *map(len, buckets)])
     indices = np.concatenate([np.array(row, np.int64) for row in buckets])
-    values = np.concatenate([np.full(len(row), max(len(row), 1) ** -0.5) for row in buckets])
+    values = np.concatenate([np.full(len(row), max(len(row), SHORT) ** -0.5) for row in buckets])
     matrix = csr_matrix((values, indices, indptr), (len(texts), BUCKETS))
     matrix.sum_duplicates()
     return matrix
 
 
+def _gate(texts: Sequence[str]) -> NDArray[np.float32]:
+    """0 where the screen suspects the text of the type, minus infinity elsewhere: (texts, 6)."""
+    gate = np.full((len(texts), len(TYPES)), -np.inf, np.float32)
+    for row, text in enumerate(texts):
+        for kind in suspects(classes_of(tokenize(text))):
+            gate[row, TYPES.index(kind)] = 0.0
+    return gate
+
+
 def _fit(
     matrix: Any, targets: NDArray[np.int64]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """One logistic regression a type, over the buckets that occur; the others weigh nothing."""
     from sklearn.linear_model import LogisticRegression
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-    weight = np.empty((BUCKETS, len(TYPES)), np.float32)
+    used = np.unique(matrix.indices)
+    seen = matrix[:, used]
+    weight = np.zeros((BUCKETS, len(TYPES)), np.float32)
     bias = np.empty(len(TYPES), np.float32)
-    for kind in range(len(TYPES)):
-        model = LogisticRegression(C=COST, solver="liblinear").fit(matrix, targets == kind)
-        weight[:, kind] = model.coef_[0]
-        bias[kind] = model.intercept_[0]
+    # The solver's steps are too small to share: threads that wait for each other cost more.
+    with threadpool_limits(1):
+        for kind in range(len(TYPES)):
+            model = LogisticRegression(C=COST, solver="liblinear").fit(seen, targets == kind)
+            weight[used, kind] = model.coef_[0]
+            bias[kind] = model.intercept_[0]
     return weight, bias
 
 
@@ -174,7 +199,7 @@ def _out_of_fold(
 ) -> NDArray[np.float32]:
     """Each text's logits by the model that saw neither it nor its group: shape (texts, 6).
 
-    A fair text is in its biased partner's group.
+    A fair text is in its biased partner's group. The screen applies, as it does at serving.
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
@@ -187,7 +212,7 @@ def _out_of_fold(
     for learn, test in splitter.split(matrix, targets, every):
         weight, bias = _fit(matrix[learn], targets[learn])
         logits[test] = matrix[test] @ weight + bias
-    return logits
+    return logits + _gate(_texts(pairs, neutral))
 
 
 def _threshold(
