@@ -103,8 +103,9 @@ def _render(card: Card) -> str:
     modules = ", ".join(f"`{module}`" for module in card.modules)
     return f"""# {card.domain}
 
-A LoRA adapter for [{card.base}](https://huggingface.co/{card.base}), made by
-`kiki adapters train {card.domain}` on {card.date}. Licence: {card.licence}.
+A LoRA adapter for [{card.base}](https://huggingface.co/{card.base}), trained on {card.date}.
+Licence: {card.licence}. To train it again (rounding differs between machines):
+`kiki adapters train {card.domain} --steps {card.steps} --seed {card.seed}`.
 
 | held-out answers | perplexity |
 |---|---|
