@@ -25,7 +25,8 @@ setup-dev: .venv/.dev setup
 	@touch $@
 
 # The model files go to the settings' models_dir; a clone beside this one finds them there.
-.venv/.models: .venv/.packages kiki/assets.py routing/mpnet.py $(wildcard adapters/shipped/*/*)
+.venv/.models: .venv/.packages kiki/assets.py routing/mpnet.py adapters/convert.py \
+    $(wildcard adapters/shipped/*/*)
 	$(BIN)/kiki models pull
 	@touch $@
 

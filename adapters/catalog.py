@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adapters.convert import convert_peft_to_gguf
+from adapters import convert
 from kiki.errors import AdapterError
 
 log = logging.getLogger("kiki.adapters")
@@ -69,7 +69,7 @@ class Catalog:
         out = self._converted / f"{adapter.name}-{_key(adapter, base)}.gguf"
         if not out.is_file():
             out.parent.mkdir(parents=True, exist_ok=True)
-            convert_peft_to_gguf(adapter.folder, base, out)
+            convert.convert_peft_to_gguf(adapter.folder, base, out)
         return out
 
 
@@ -108,8 +108,9 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _key(adapter: Adapter, base: Path) -> str:
-    """Changes with the adapter's files, and with the base it is converted for."""
-    digest = hashlib.sha256(base.name.encode())
+    """Changes with the adapter's files, the base it is converted for, and the converter."""
+    digest = hashlib.sha256(f"{base.name} {base.stat().st_size}".encode())
+    digest.update(Path(convert.__file__).read_bytes())
     for name in (WEIGHTS, CONFIG):
         digest.update((adapter.folder / name).read_bytes())
     return digest.hexdigest()[:16]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -95,15 +95,12 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What this engine can do; the gateway refuses what it can't, by name."""
+    """What this engine is, and how much it can hold."""
 
     name: str
     model: str
     context_tokens: int
     slots: int
-    json_schema: bool
-    logprobs: bool
-    mixed_batch: bool
 
 
 class Engine(Protocol):
@@ -123,6 +120,11 @@ class Engine(Protocol):
     @property
     def adapters(self) -> tuple[str, ...]: ...
 
+    @property
+    def last_delta(self) -> float:
+        """When a token last came, in seconds of ``time.monotonic``."""
+        ...
+
     async def start(self) -> None:
         """Start and return once a token was generated. Raises EngineUnavailableError."""
 
@@ -138,20 +140,23 @@ class Engine(Protocol):
         EngineUnavailableError.
         """
 
-    async def count_tokens(self, text: str) -> int: ...
-
 
 async def complete(engine: Engine, requests: Sequence[GenerateRequest]) -> list[Completion]:
     """Run the rows together and wait for all of them, in the order asked."""
-    texts = [""] * len(requests)
-    logprobs: list[tuple[TokenLogprob, ...]] = [()] * len(requests)
-    done: dict[int, Completion] = {}
     async with aclosing(engine.generate(requests)) as deltas:
-        async for delta in deltas:
-            row = delta.row
-            texts[row] += delta.text
-            logprobs[row] += delta.logprobs
-            if delta.finish_reason is not None:
-                usage = delta.usage or Usage()
-                done[row] = Completion(texts[row], delta.finish_reason, usage, logprobs[row])
-    return [done[row] for row in range(len(requests))]
+        return await collect(deltas, len(requests))
+
+
+async def collect(deltas: AsyncIterator[Delta], rows: int) -> list[Completion]:
+    """Put the deltas of ``rows`` rows together."""
+    texts = [""] * rows
+    logprobs: list[tuple[TokenLogprob, ...]] = [()] * rows
+    done: dict[int, Completion] = {}
+    async for delta in deltas:
+        row = delta.row
+        texts[row] += delta.text
+        logprobs[row] += delta.logprobs
+        if delta.finish_reason is not None:
+            usage = delta.usage or Usage()
+            done[row] = Completion(texts[row], delta.finish_reason, usage, logprobs[row])
+    return [done[row] for row in range(rows)]

@@ -88,16 +88,23 @@ class Child:
                         "The llama.cpp engine started but could not generate a token.",
                         fix="See the engine's lines in the log.",
                     )
-        except (TimeoutError, EngineUnavailableError) as error:
-            self.state = "down"
-            await self._end_process()
-            if isinstance(error, EngineUnavailableError):
-                raise
+        except EngineUnavailableError:
+            await self._give_up()
+            raise
+        except TimeoutError as error:
+            await self._give_up()
             raise EngineUnavailableError(
                 f"The llama.cpp engine did not start within {self._start_timeout:.0f} s.",
                 fix="See the engine's lines in the log; raise engine_start_timeout if it is slow.",
             ) from error
+        except (OSError, ValueError) as error:
+            await self._give_up()
+            raise EngineUnavailableError(f"The llama.cpp engine did not start: {error}.") from error
         self.state = "ready"
+
+    async def _give_up(self) -> None:
+        self.state = "down"
+        await self._end_process()
 
     async def _handshake(self, process: asyncio.subprocess.Process) -> str:
         assert process.stdin
@@ -119,11 +126,13 @@ class Child:
         return str(json.loads(line)["url"])
 
     async def _read_log(self, stream: asyncio.StreamReader) -> None:
-        while line := await stream.readline():
-            text = line.decode(errors="replace").rstrip()
-            if text:
-                self._last_lines.append(text)
-                log.info("llama.cpp: %s", text)
+        # In chunks: a line longer than the reader's limit must not end the reading, or the pipe
+        # fills up and the engine with it.
+        while chunk := await stream.read(4096):
+            for text in chunk.decode(errors="replace").splitlines():
+                if text.strip():
+                    self._last_lines.append(text)
+                    log.info("llama.cpp: %s", text)
 
     async def _watch(self) -> None:
         delay = FIRST_DELAY

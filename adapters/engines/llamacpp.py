@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from adapters.engines.base import (
 )
 from adapters.engines.child import Child
 from adapters.engines.llamacpp_server import ServerSpec
+from adapters.engines.tasks import end_tasks
 from adapters.mix import Mix
 from kiki.errors import (
     EngineError,
@@ -57,14 +59,12 @@ class LlamaCppEngine:
             model=model.stem,
             context_tokens=context_tokens,
             slots=slots,
-            json_schema=True,
-            logprobs=True,
-            mixed_batch=False,
         )
         paths = tuple(str(path) for path in adapters.values())
         spec = ServerSpec(str(model), paths, slots, context_tokens, threads)
         self._child = Child(spec, self._probe, start_timeout=start_timeout)
         self._client: httpx.AsyncClient | None = None
+        self.last_delta = float("-inf")
 
     @property
     def state(self) -> EngineState:
@@ -94,7 +94,8 @@ class LlamaCppEngine:
     async def start(self) -> None:
         self._client = httpx.AsyncClient(
             timeout=httpx.Timeout(300.0, connect=2.0),
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=32),
+            # A kept connection may be dropped by the server just when it is used again.
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
             trust_env=False,
         )
         try:
@@ -111,10 +112,6 @@ class LlamaCppEngine:
     async def ready(self) -> bool:
         return self._child.state == "ready" and await self._probe(self._child.url)
 
-    async def count_tokens(self, text: str) -> int:
-        answer = await self._post(self._child.url, "/tokenize", {"content": text})
-        return len(answer["tokens"])
-
     async def generate(self, requests: Sequence[GenerateRequest]) -> AsyncGenerator[Delta, None]:
         bodies = [self._body(request) for request in requests]
         if self._child.state != "ready":
@@ -124,30 +121,30 @@ class LlamaCppEngine:
                 async for delta in row:
                     yield delta
             return
-        queue: asyncio.Queue[Delta | None] = asyncio.Queue()
-        tasks = [
+        queue: asyncio.Queue[Delta | Exception] = asyncio.Queue()
+        tasks = {
             asyncio.create_task(self._pump(row, body, queue)) for row, body in enumerate(bodies)
-        ]
-        gathered = asyncio.gather(*tasks)
-        gathered.add_done_callback(lambda _: queue.put_nowait(None))
+        }
         try:
-            while (item := await queue.get()) is not None:
+            unfinished = len(bodies)
+            while unfinished:
+                item = await queue.get()
+                if isinstance(item, Exception):
+                    raise item
                 yield item
-            await gathered
+                unfinished -= item.finish_reason is not None
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            # Retrieved here, or a failed batch that nobody read to its end is logged as lost.
-            with contextlib.suppress(asyncio.CancelledError, Exception):
-                await gathered
+            await end_tasks(tasks)
 
     async def _pump(
-        self, row: int, body: dict[str, Any], queue: asyncio.Queue[Delta | None]
+        self, row: int, body: dict[str, Any], queue: asyncio.Queue[Delta | Exception]
     ) -> None:
-        async with contextlib.aclosing(self._row(row, body)) as deltas:
-            async for delta in deltas:
-                queue.put_nowait(delta)
+        try:
+            async with contextlib.aclosing(self._row(row, body)) as deltas:
+                async for delta in deltas:
+                    queue.put_nowait(delta)
+        except Exception as error:  # whatever it is, it is raised where the batch is read
+            queue.put_nowait(error)
 
     def _body(self, request: GenerateRequest) -> dict[str, Any]:
         sampling = request.sampling
@@ -189,6 +186,7 @@ class LlamaCppEngine:
                     finish = choice["finish_reason"] or finish
                     text = choice["delta"].get("content") or ""
                     logprobs = _logprobs(choice.get("logprobs"))
+                    self.last_delta = time.monotonic()
                     if text or logprobs:
                         yield Delta(row, text, logprobs)
         if finish is None:
@@ -204,8 +202,8 @@ class LlamaCppEngine:
                 if response.status_code != 200:
                     raise _engine_error(_error_of(await response.aread()))
                 yield response.aiter_lines()
-        except httpx.TimeoutException as error:
-            raise EngineError("The engine did not answer within 300 s.") from error
+        except httpx.ReadTimeout as error:
+            raise EngineError("The engine gave no token for 300 s.") from error
         except httpx.TransportError as error:
             raise self._unavailable() from error
 
@@ -231,8 +229,9 @@ class LlamaCppEngine:
         return int(answer["usage"]["completion_tokens"]) >= 1
 
     def _unavailable(self) -> EngineUnavailableError:
+        state = self._child.state
         return EngineUnavailableError(
-            f"The engine is {self._child.state}.",
+            "The engine dropped the request." if state == "ready" else f"The engine is {state}.",
             retry_after=self._child.retry_after,
             fix="Try again shortly; it restarts by itself.",
         )

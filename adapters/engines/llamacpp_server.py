@@ -28,6 +28,9 @@ class ServerSpec:
 
 def main() -> None:
     spec = json.loads(sys.stdin.readline())
+    # The address is the only line on stdout; what the library prints there goes to the log.
+    answer = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
     # Spinning OpenMP threads starve everything else on a shared machine; read at import time.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     import xllamacpp
@@ -48,7 +51,7 @@ def main() -> None:
     params.ui = False
     params.verbosity = 1
     server = xllamacpp.Server(params)
-    print(json.dumps({"url": server.listening_address}), flush=True)
+    print(json.dumps({"url": server.listening_address}), file=answer, flush=True)
     sys.stdin.read()
     # The server's destructor waits for requests in flight; the parent is done with them.
     os._exit(0)

@@ -94,7 +94,8 @@ def greedy_tokens(model: Any, prompt: list[int], length: int = 24) -> list[int]:
     ids = torch.tensor([prompt])
     with torch.inference_mode():
         made = model.generate(input_ids=ids, max_new_tokens=length, do_sample=False)
-    return made[0, len(prompt) :].tolist()
+    tokens: list[int] = made[0, len(prompt) :].tolist()
+    return tokens
 
 
 @pytest.mark.parametrize("name", NAMES)
