@@ -155,6 +155,10 @@ class Aeon:
         """A conversation's episodes by turn."""
         return self._parts()[0].episodes(owner, conversation)
 
+    def said_in(self, owner: Owner, conversation: str, texts: Collection[str]) -> set[str]:
+        """The ids of a conversation's episodes whose user text is one of ``texts``."""
+        return self._parts()[0].said_in(owner, conversation, texts)
+
     def last_turn(self, owner: Owner, conversation: str) -> int:
         """The highest turn of a conversation; -1 when it has none."""
         return self._parts()[0].last_turn(owner, conversation)

@@ -167,6 +167,17 @@ class Journal:
         )
         return [row.episode for row in rows]
 
+    def said_in(self, owner: Owner, conversation: str, texts: Collection[str]) -> set[str]:
+        """The ids of a conversation's episodes whose user text is one of ``texts``."""
+        marks = ", ".join("?" * len(texts))
+        with self._database.read() as db:
+            rows = db.execute(
+                "SELECT id FROM episode WHERE tenant = ? AND user = ? AND conversation = ?"
+                f" AND user_text IN ({marks})",
+                (owner.tenant, owner.user, conversation, *texts),
+            )
+            return {row[0] for row in rows}
+
     def last_turn(self, owner: Owner, conversation: str) -> int:
         """The highest turn of a conversation; -1 when it has none."""
         with self._database.read() as db:
