@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import FastAPI
 
 from gateway.api import chat, errors, health, models, route
-from gateway.api.counting import CountingMiddleware
+from gateway.api.arrival import ArrivalMiddleware
 from gateway.services import Services
 from kiki import __version__
 
@@ -18,7 +18,7 @@ def create_app(services: Services) -> FastAPI:
         description="OpenAI-compatible gateway: one base, many adapters, a memory that lasts.",
     )
     app.state.services = services
-    app.add_middleware(CountingMiddleware, telemetry=services.telemetry)
+    app.add_middleware(ArrivalMiddleware, telemetry=services.telemetry)
     errors.install(app)
     for module in (chat, route, models, health):
         app.include_router(module.router)

@@ -16,8 +16,6 @@ from gateway.settings import Settings, settings_file
 from kiki import __version__
 from kiki.errors import KikiError
 
-_PACKAGES = ("xllamacpp", "onnxruntime", "qdrant-edge-py", "fastapi", "uvicorn", "tokenizers")
-
 
 @dataclass(frozen=True, slots=True)
 class Check:
@@ -45,11 +43,19 @@ def examine(settings: Settings) -> list[Check]:
 
 def _versions() -> Iterator[Check]:
     yield Check("kiki", "ok", f"{__version__} on Python {platform.python_version()}")
-    for name in _PACKAGES:
+    for requirement in importlib.metadata.requires("kiki-gateway") or []:
+        name, _, pinned = requirement.partition("==")
+        if ";" in requirement:
+            continue
         try:
-            yield Check(name, "ok", importlib.metadata.version(name))
+            installed = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             yield Check(name, "wrong", "not installed", "make setup")
+            continue
+        if installed == pinned:
+            yield Check(name, "ok", installed)
+        else:
+            yield Check(name, "note", f"{installed}; tested with {pinned}", "make setup")
 
 
 def _configuration() -> Check:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from weakref import WeakValueDictionary
 
 from gateway.turn import Ask
-from kiki.errors import IdempotencyConflictError
-from memory import Aeon, Owner
+from kiki.errors import IdempotencyConflictError, StoreError
+from memory import Aeon, IdempotentReply, Owner
+
+log = logging.getLogger("kiki.gateway")
 
 
 class Once:
@@ -18,6 +21,18 @@ class Once:
     def __init__(self, aeon: Aeon) -> None:
         self._aeon = aeon
         self._locks: WeakValueDictionary[tuple[Owner, str], asyncio.Lock] = WeakValueDictionary()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request with a key is being answered."""
+        return bool(self._locks)
+
+    def _find(self, owner: Owner, key: str) -> IdempotentReply | None:
+        try:
+            return self._aeon.find_reply(owner, key)
+        except StoreError as error:
+            log.warning("a repeat can't be recognised: %s", error)
+            return None
 
     @asynccontextmanager
     async def enter(self, ask: Ask) -> AsyncIterator[str | None]:
@@ -31,7 +46,7 @@ class Once:
             return
         lock = self._locks.setdefault((ask.owner, key.key), asyncio.Lock())
         async with lock:
-            kept = await asyncio.to_thread(self._aeon.find_reply, ask.owner, key.key)
+            kept = await asyncio.to_thread(self._find, ask.owner, key.key)
             if kept and kept.fingerprint != key.fingerprint:
                 raise IdempotencyConflictError(
                     f"The Idempotency-Key {key.key!r} was used before for another request.",

@@ -50,7 +50,8 @@ class Pipeline:
             with turn.stage(self.infer.name) as decision:
                 async with aclosing(self.infer.stream(turn, decision)) as pieces:
                     async for piece in pieces:
-                        yield piece
+                        with turn.waiting():
+                            yield piece
         await _run(self.negotiate, turn)
         await _run(self.antibias, turn)
         if turn.held:

@@ -24,14 +24,17 @@ def choose(
     if options.adapters is not None:
         return _named(options.adapters, options.plan)
     if route is None or route.fallback:
-        return Mount(options.plan or "single", BASE, "no domain is active: the base answers")
+        return Mount("single", BASE, "no domain is active: the base answers")
     served = [(domain, adapter_of(domain, loaded, table)) for domain in route.active]
     base_only = tuple(domain.name for domain, adapter in served if adapter is None)
     ranked = [(adapter, domain.weight) for domain, adapter in served if adapter is not None]
     if not ranked:
         reason = f"no adapter is loaded for {', '.join(base_only)}: the base answers"
-        return Mount(options.plan or "single", BASE, reason, base_only)
+        return Mount("single", BASE, reason, base_only)
     plan, reason = _plan(options.plan, route, len(ranked), table)
+    if plan == "single" and served[0][1] is None:
+        reason = f"{route.active[0].name} leads and has no adapter: the base answers"
+        return Mount("single", BASE, reason, base_only)
     return Mount(plan, _mix(plan, ranked), reason, base_only)
 
 
@@ -43,16 +46,19 @@ def adapter_of(domain: ActiveDomain, loaded: frozenset[str], table: DomainTable)
 
 
 def _named(mix: Mix, plan: Plan | None) -> Mount:
-    if plan == "single" and len(mix.weights) > 1:
+    if len(mix.weights) < 2:
+        return Mount("single", mix, "named by the caller" if mix else "the base, as asked")
+    if plan == "single":
         ranked = sorted(mix.weights, key=lambda pair: -abs(pair[1]))
         return Mount("single", Mix.of(ranked[:1]), "named by the caller: the strongest one")
-    default: Plan = "blend" if len(mix.weights) > 1 else "single"
-    return Mount(plan or default, mix, "named by the caller" if mix else "the base, as asked")
+    return Mount(plan or "blend", mix, "named by the caller")
 
 
 def _plan(
     forced: Plan | None, route: RouteDecision, adapters: int, table: DomainTable
 ) -> tuple[Plan, str]:
+    if forced == "panel" and adapters < 2:
+        return "blend", "a panel needs two adapters"
     if forced:
         return forced, "plan named by the caller"
     first = route.active[0]

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import json
 from typing import Any
+from urllib.parse import quote
 
+from adapters.mix import Mix
 from gateway.turn import STAGES, StageReport, Turn
 
 
-def headers(turn: Turn) -> dict[str, str]:
-    """What happened, for clients that don't read the body's ``kiki``; known before the answer."""
+def headers(kiki: dict[str, Any]) -> dict[str, str]:
+    """What happened, for clients that don't read the body; known before the answer.
+
+    ``kiki`` is an explanation. Its names are percent-encoded: callers and folders choose them.
+    """
+    mix = Mix.of(kiki["adapters"])
     fields = {
-        "x-kiki-plan": turn.mount.plan,
-        "x-kiki-adapters": _mix(turn),
-        "x-kiki-memory": turn.memory,
-        "x-kiki-conversation": _latin(turn.ask.conversation),
-        "x-request-id": turn.ask.id,
+        "x-kiki-plan": kiki["plan"],
+        "x-kiki-adapters": str(mix),
+        "x-kiki-domains": ",".join(kiki["domains"]),
+        "x-kiki-base-only": ",".join(kiki["base_only"]),
+        "x-kiki-memory": kiki["memory"],
+        "x-kiki-conversation": kiki["conversation"],
     }
-    if turn.route:
-        fields["x-kiki-domains"] = ",".join(domain.name for domain in turn.route.active)
-    if turn.mount.base_only:
-        fields["x-kiki-base-only"] = ",".join(turn.mount.base_only)
-    return fields
+    return {name: quote(value, safe="=+,") for name, value in fields.items() if value}
 
 
 def explanation(turn: Turn) -> dict[str, Any]:
@@ -29,6 +32,7 @@ def explanation(turn: Turn) -> dict[str, Any]:
     return {
         "plan": turn.mount.plan,
         "adapters": dict(turn.mount.mix.weights),
+        "domains": [domain.name for domain in turn.route.active] if turn.route else [],
         "base_only": list(turn.mount.base_only),
         "memory": turn.memory,
         "conversation": turn.ask.conversation,
@@ -126,12 +130,3 @@ def _stage(report: StageReport) -> dict[str, Any]:
         "waited_ms": round(report.waited_ms, 3),
         "decision": report.decision,
     }
-
-
-def _mix(turn: Turn) -> str:
-    weights = turn.mount.mix.weights
-    return ",".join(f"{name}={weight:.3g}" for name, weight in weights) or "base"
-
-
-def _latin(text: str) -> str:
-    return text.encode("latin-1", "replace").decode("latin-1").replace("\n", " ")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -15,7 +14,7 @@ from gateway.app import create_app
 from gateway.services import Services
 from gateway.settings import Settings
 
-log = logging.getLogger("kiki.gateway")
+BACKLOG = 2048
 
 
 class _Server(uvicorn.Server):
@@ -46,6 +45,7 @@ async def serve(
             lifespan="off",
             timeout_graceful_shutdown=30,
         )
+        listener.listen(BACKLOG)
         on_ready(services)
         await _Server(config).serve(sockets=[listener])
     finally:

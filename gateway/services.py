@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from adapters.catalog import Catalog
 from adapters.engines.base import Engine
 from adapters.engines.llamacpp import LlamaCppEngine
+from antibias.detector import default_detector
 from gateway.assets import ensure_models
 from gateway.models import Models
 from gateway.once import Once
@@ -24,7 +25,8 @@ from gateway.stages.recall import RecallStage
 from gateway.stages.route import RouteStage
 from gateway.stages.write import WriteStage
 from gateway.telemetry import Telemetry
-from memory import Aeon
+from kiki.errors import StoreError
+from memory import Aeon, MemoryStatus
 from routing.domains import DomainTable, load_domains
 from routing.embedder import Embedder
 from routing.router import Router
@@ -33,22 +35,25 @@ PROBE_SECONDS = 10.0
 
 
 class Probe:
-    """Readiness by a real token, asked for at most every ten seconds."""
+    """Readiness by a real token: one that a request got lately, else one asked for."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._lock = asyncio.Lock()
-        self._ready = False
         self._at = float("-inf")
 
     async def ready(self) -> bool:
         if self._engine.state != "ready":
             return False
         async with self._lock:
-            if time.monotonic() - self._at > PROBE_SECONDS or not self._ready:
-                self._ready = await self._engine.ready()
+            # A busy engine gives tokens to others; a probe would only queue behind them.
+            proved = max(self._at, self._engine.last_delta)
+            if time.monotonic() - proved < PROBE_SECONDS:
+                return True
+            ready = await self._engine.ready()
+            if ready:
                 self._at = time.monotonic()
-            return self._ready
+            return ready
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +80,13 @@ class Services:
         """Seconds since the start."""
         return time.monotonic() - self._clock
 
+    def memory_status(self) -> MemoryStatus:
+        """The memory's own word, or that it can't give one."""
+        try:
+            return self.aeon.status()
+        except StoreError as error:
+            return MemoryStatus(state="degraded", episodes=0, lag=0, last_error=str(error))
+
     @classmethod
     async def start(cls, settings: Settings) -> Services:
         """Load and start all parts. Raises KikiError when one of them can't."""
@@ -99,6 +111,7 @@ class Services:
             folder = settings.data_dir / "memory"
             aeon = Aeon(folder, embedding_id=embedder.id, embed=embedder.embed)
             await asyncio.to_thread(aeon.open)
+            await asyncio.to_thread(default_detector)
             stack.push_async_callback(asyncio.to_thread, aeon.close)
             await starting
             return cls(

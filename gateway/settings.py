@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import ipaddress
 import os
 import tomllib
@@ -19,6 +18,7 @@ from pydantic_settings import (
 )
 
 from kiki.errors import SettingsError
+from kiki.names import near
 
 ENV_PREFIX = "KIKI_"
 FILE_VARIABLE = "KIKI_CONFIG"
@@ -109,7 +109,7 @@ class Settings(BaseSettings):
     def _remote_is_meant(self) -> Settings:
         if not self.allow_remote and not _is_loopback(self.host):
             raise ValueError(
-                "host is not a loopback address, and kiki has no API keys yet; "
+                f"{self.host!r} is not a loopback address, and kiki has no API keys yet; "
                 "use 127.0.0.1, or set allow_remote = true behind a proxy that checks keys"
             )
         return self
@@ -161,17 +161,17 @@ def load_settings(**overrides: Any) -> Settings:
 def _refuse_unknown_variables() -> None:
     known = {ENV_PREFIX + name.upper() for name in Settings.model_fields} | {FILE_VARIABLE}
     for name in os.environ:
-        if name.startswith(ENV_PREFIX) and name not in known and not name.startswith("KIKI_TEST_"):
-            raise SettingsError(f"{name}: no such setting.{_near(name, known)}", fix=_LIST)
+        if name.startswith(ENV_PREFIX) and name not in known:
+            raise SettingsError(f"{name}: no such setting.{near(name, known)}", fix=_LIST)
 
 
 def _explain(problem: dict[str, Any], overrides: dict[str, Any]) -> str:
     if not problem["loc"]:
-        return f"host = {_host_value(overrides)!r}: {problem['msg'].removeprefix('Value error, ')}."
+        return f"host: {problem['msg'].removeprefix('Value error, ')}."
     name = str(problem["loc"][0])
     where = _where(name, overrides)
     if problem["type"] == "extra_forbidden":
-        return f"{where}: no such setting.{_near(name, set(Settings.model_fields))} {_LIST}"
+        return f"{where}: no such setting.{near(name, Settings.model_fields)} {_LIST}"
     default = Settings.model_fields[name].get_default(call_default_factory=True, validated_data={})
     fix = f"Set {ENV_PREFIX}{name.upper()} or {name} in kiki.toml; the default is {default}."
     return f"{where} = {problem['input']!r}: {problem['msg'].lower()}. {fix}"
@@ -182,16 +182,6 @@ def _where(name: str, overrides: dict[str, Any]) -> str:
         return f"--{name.replace('_', '-')}"
     variable = ENV_PREFIX + name.upper()
     return variable if variable in os.environ else f"{name} (in {settings_file()})"
-
-
-def _host_value(overrides: dict[str, Any]) -> str:
-    given = overrides.get("host") or os.environ.get("KIKI_HOST")
-    return str(given or "as set in kiki.toml")
-
-
-def _near(name: str, known: set[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    return f" Did you mean {near[0]}?" if near else ""
 
 
 def _is_loopback(host: str) -> bool:

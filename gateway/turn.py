@@ -13,9 +13,7 @@ from numpy.typing import NDArray
 
 from adapters.engines.base import FinishReason, Message, Sampling, Usage
 from adapters.mix import BASE, Mix
-from antibias.review import Review
 from memory import Owner, Recollection
-from negotiator.negotiate import Verdict
 from routing.router import RouteDecision
 
 Plan = Literal["single", "blend", "panel"]
@@ -112,8 +110,6 @@ class Turn:
     memory: MemoryState = "ok"
     held: bool = False
     candidates: list[Answered] = field(default_factory=list)
-    verdict: Verdict | None = None
-    review: Review | None = None
     answer: str = ""
     finish_reason: FinishReason = "stop"
     usage: Usage = field(default_factory=Usage)

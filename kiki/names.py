@@ -8,5 +8,5 @@ from collections.abc import Iterable
 
 def near(name: str, known: Iterable[str]) -> str:
     """`` Did you mean a, b?`` with a leading space, or nothing."""
-    matches = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
+    matches = difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
     return f" Did you mean {', '.join(matches)}?" if matches else ""

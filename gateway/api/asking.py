@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-import uuid
 from typing import Any
 
 from adapters.engines.base import Message, Sampling
 from adapters.mix import Mix
-from gateway.api.fields import refuse_unserved
+from gateway.api.fields import refuse_message_extras, refuse_unserved
 from gateway.api.schemas import ChatMessage, ChatRequest
-from gateway.models import Models, ServedModel
+from gateway.models import ServedModel
+from gateway.services import Services
 from gateway.settings import Settings
 from gateway.turn import Ask, IdempotencyKey, Options, Plan
 from kiki.errors import RequestError
@@ -25,15 +25,15 @@ _KNOWN_FIELDS = frozenset(ChatRequest.model_fields)
 def ask_of(
     body: ChatRequest,
     *,
-    models: Models,
-    settings: Settings,
+    services: Services,
     key: str | None,
     request_id: str,
     received: float,
 ) -> Ask:
     """Check what the schema can't. Raises RequestError with the field in ``param``."""
     refuse_unserved(body.model_extra or {}, _KNOWN_FIELDS)
-    served = models.resolve(body.model)
+    settings = services.settings
+    served = services.models.resolve(body.model)
     messages = _messages(body.messages)
     owner = Owner(LOCAL_TENANT, body.user or "")
     return Ask(
@@ -42,22 +42,19 @@ def ask_of(
         owner=owner,
         conversation=body.kiki.conversation or _conversation(owner, messages),
         messages=messages,
-        sampling=_sampling(body, settings),
+        sampling=_sampling(body, settings, services.engine.capabilities.context_tokens),
         options=_options(body, served, settings),
         created=time.time(),
-        stream=body.stream,
+        stream=bool(body.stream),
         idempotency=IdempotencyKey(key, _fingerprint(body)) if key else None,
         received=received,
     )
 
 
-def new_request_id() -> str:
-    return f"chatcmpl-{uuid.uuid4().hex}"
-
-
 def _messages(given: list[ChatMessage]) -> tuple[Message, ...]:
     messages = []
     for number, message in enumerate(given):
+        refuse_message_extras(message.model_extra or {}, number)
         role = "system" if message.role == "developer" else message.role
         if role == "user" and not message.text.strip():
             raise RequestError(
@@ -81,18 +78,18 @@ def _clean(text: str, number: int) -> str:
     return text
 
 
-def _sampling(body: ChatRequest, settings: Settings) -> Sampling:
+def _sampling(body: ChatRequest, settings: Settings, context_tokens: int) -> Sampling:
     limit = body.max_completion_tokens or body.max_tokens or settings.default_max_tokens
     stop = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ())
     if len(stop) > 4 or any(not text for text in stop):
         raise RequestError("stop takes one to four texts, none of them empty.", param="stop")
     temperature = body.temperature
     return Sampling(
-        max_tokens=limit,
+        max_tokens=min(limit, context_tokens),
         temperature=settings.default_temperature if temperature is None else temperature,
         top_p=1.0 if body.top_p is None else body.top_p,
-        # llama.cpp's seed has 32 bits.
-        seed=None if body.seed is None else body.seed % 2**32,
+        # llama.cpp's seed has 32 bits, and the last one means "random".
+        seed=None if body.seed is None else body.seed % (2**32 - 1),
         stop=stop,
     )
 
@@ -101,7 +98,7 @@ def _options(body: ChatRequest, served: ServedModel, settings: Settings) -> Opti
     kiki = body.kiki
     if kiki.adapters is not None and served.kind != "auto":
         raise RequestError(
-            f"The model {served.id!r} already says which adapters answer.",
+            f"The model {served.id!r} already says what may answer.",
             param="kiki.adapters",
             fix="Use the model micro-kiki, or leave kiki.adapters out.",
         )
@@ -116,7 +113,7 @@ def _options(body: ChatRequest, served: ServedModel, settings: Settings) -> Opti
         memory=settings.memory and kiki.memory and not body.raw_mode,
         negotiate=kiki.negotiate and not body.raw_mode,
         antibias=settings.antibias and kiki.antibias and not body.raw_mode,
-        strip_thinking=body.strip_thinking,
+        strip_thinking=body.strip_thinking and kiki.strip_thinking,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Sequence
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -27,6 +28,9 @@ def response(error: KikiError) -> JSONResponse:
     headers = {}
     if isinstance(error, EngineUnavailableError):
         headers["Retry-After"] = str(math.ceil(error.retry_after))
+    elif error.status == 409:
+        # openai's clients repeat a 409, which can't help here.
+        headers["x-should-retry"] = "false"
     return JSONResponse(envelope(error), status_code=error.status, headers=headers)
 
 
@@ -52,32 +56,31 @@ async def _on_validation_error(request: Request, error: Exception) -> JSONRespon
     if problem["type"] == "json_invalid":
         reason = problem.get("ctx", {}).get("error", "")
         message = f"The body is not valid JSON: {reason} at character {problem['loc'][-1]}."
-        return _refusal(message, None, "invalid_json")
+        return _refusal(request, message, "body", "invalid_json")
     param = _param(problem["loc"])
-    message = f"{param or 'The body'}: {problem['msg'].removeprefix('Value error, ')}."
-    return _refusal(message, param, problem["type"])
+    message = f"{param}: {problem['msg'].removeprefix('Value error, ')}."
+    return _refusal(request, message, param, problem["type"])
 
 
 async def _on_http_exception(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     message = f"{request.method} {request.url.path}: {error.detail}."
-    body = _body(message, "invalid_request_error", None, "not_found")
-    if error.status_code != 404:
-        body = _body(message, "invalid_request_error", None, "method_not_allowed")
+    code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "bad_request")
+    body = _body(message, "invalid_request_error", None, code)
     return JSONResponse(body, status_code=error.status_code, headers=error.headers)
 
 
 async def _on_any_error(request: Request, error: Exception) -> JSONResponse:
     log.exception("%s %s failed", request.method, request.url.path, exc_info=error)
-    body = _body("An error of kiki's own; its log has the details.", "server_error", None, None)
-    return JSONResponse(body, status_code=500)
+    return JSONResponse(OWN_ERROR, status_code=500)
 
 
-def _refusal(message: str, param: str | None, code: str) -> JSONResponse:
+def _refusal(request: Request, message: str, param: str, code: str) -> JSONResponse:
+    request.app.state.services.telemetry.rejections.labels(code).inc()
     return JSONResponse(_body(message, "invalid_request_error", param, code), status_code=400)
 
 
-def _param(location: tuple[int | str, ...] | list[int | str]) -> str | None:
+def _param(location: Sequence[int | str]) -> str:
     """``("body", "messages", 0, "role")`` as the caller would write it: ``messages[0].role``."""
     path = ""
     for part in location[1:]:
@@ -85,8 +88,11 @@ def _param(location: tuple[int | str, ...] | list[int | str]) -> str | None:
             path += f"[{part}]"
         elif part not in ("str", "list[TextPart]", "list[str]"):
             path += f".{part}" if path else part
-    return path or None
+    return path or "body"
 
 
 def _body(message: str, kind: str, param: str | None, code: str | None) -> dict[str, object]:
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+OWN_ERROR = _body("An error of kiki's own; its log has the details.", "server_error", None, None)

@@ -34,6 +34,21 @@ _WITHOUT_EFFECT = frozenset(
     {"store", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention"}
 )
 
+# Clients send an assistant's answer back with fields that say "nothing".
+_NEUTRAL_IN_MESSAGE: dict[str, object] = {"tool_calls": [], "annotations": [], "refusal": None}
+
+
+def refuse_message_extras(extra: dict[str, Any], number: int) -> None:
+    """Raise RequestError for a field of message ``number`` that kiki would not pass on."""
+    for name, value in extra.items():
+        if value is not None and value != _NEUTRAL_IN_MESSAGE.get(name):
+            raise RequestError(
+                f"kiki can't serve {name!r} in a message.",
+                param=f"messages[{number}].{name}",
+                code="unsupported_parameter",
+                fix="Leave it out.",
+            )
+
 
 def refuse_unserved(extra: dict[str, Any], known: frozenset[str]) -> None:
     """Raise RequestError for the first field that is unknown, or that kiki can't serve."""

@@ -17,7 +17,7 @@ router = APIRouter()
 async def health(request: Request) -> Response:
     """``ok``, ``degraded`` (a store is down; answers go on), or ``unavailable`` with 503."""
     services: Services = request.app.state.services
-    memory = await asyncio.to_thread(services.aeon.status)
+    memory = await asyncio.to_thread(services.memory_status)
     ready = await services.probe.ready()
     status = "unavailable"
     if ready:
@@ -51,7 +51,7 @@ async def health(request: Request) -> Response:
 async def metrics(request: Request) -> Response:
     """Prometheus text format."""
     services: Services = request.app.state.services
-    memory = await asyncio.to_thread(services.aeon.status)
+    memory = await asyncio.to_thread(services.memory_status)
     services.telemetry.memory_lag.set(memory.lag)
     services.telemetry.engine_ready.set(services.engine.state == "ready")
     return Response(services.telemetry.render(), media_type="text/plain; version=0.0.4")

@@ -29,6 +29,8 @@ class TextPart(BaseModel):
 class ChatMessage(BaseModel):
     """One message. ``developer`` is read as ``system``."""
 
+    model_config = ConfigDict(extra="allow")
+
     role: Literal["system", "developer", "user", "assistant"]
     content: str | list[TextPart] = Field(max_length=MAX_TEXT)
     name: str | None = None
@@ -56,6 +58,7 @@ class KikiOptions(BaseModel):
     top_k: int | None = Field(None, ge=1, le=4, description="Domains at most.")
     negotiate: bool = True
     antibias: bool = True
+    strip_thinking: bool = Field(True, description="Take `<think>` blocks out of the answer.")
 
 
 class StreamOptions(BaseModel):
@@ -69,7 +72,7 @@ class ChatRequest(BaseModel):
 
     model: str = Field(min_length=1, max_length=200)
     messages: list[ChatMessage] = Field(min_length=1, max_length=2000)
-    stream: bool = False
+    stream: bool | None = None
     stream_options: StreamOptions | None = None
     max_tokens: int | None = Field(None, ge=1)
     max_completion_tokens: int | None = Field(None, ge=1)

@@ -55,7 +55,7 @@ def convert() -> None:
 @command.command("train")
 @click.argument("domain")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder to write the adapter to.")
-@click.option("--steps", type=click.IntRange(1), default=100, show_default=True)
+@click.option("--steps", type=click.IntRange(1), default=90, show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def train(domain: str, out: Path | None, steps: int, seed: int, as_json: bool) -> None:

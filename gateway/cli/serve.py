@@ -67,6 +67,7 @@ def _run(settings: Settings, listener: socket.socket) -> None:
         names = ", ".join(services.engine.adapters) or "none"
         click.echo(f"kiki answers on {address}/v1 (base {services.engine.capabilities.model})")
         click.echo(f"adapters: {names}")
-        click.echo(f"memory: {settings.data_dir / 'memory'}; no API keys: loopback callers only")
+        who = "everyone who reaches the port" if settings.allow_remote else "loopback only"
+        click.echo(f"memory: {settings.data_dir / 'memory'}; no API keys, open to {who}")
 
     asyncio.run(serve(settings, listener, say_ready))

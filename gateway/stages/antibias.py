@@ -28,7 +28,7 @@ class AntibiasStage:
         if not turn.ask.options.antibias:
             decision["skipped"] = "switched off"
             return
-        turn.review = await review(
+        found = await review(
             turn.ask.question,
             turn.answer,
             generate=generator(self._engine, turn, Reply),
@@ -36,17 +36,17 @@ class AntibiasStage:
             settings=DEFAULT_SETTINGS if turn.rewritable else _NOTE_ONLY,
         )
         if turn.rewritable:
-            turn.answer = turn.review.text
+            turn.answer = found.text
         decision |= {
-            "action": turn.review.action,
+            "action": found.action,
             "findings": [
                 {
                     "type": finding.type,
                     "span": finding.span,
                     "confidence": round(finding.confidence, 4),
                 }
-                for finding in turn.review.findings
+                for finding in found.findings
             ],
-            "tokens": turn.review.tokens,
-            "note": turn.review.note,
+            "tokens": found.tokens,
+            "note": found.note,
         }

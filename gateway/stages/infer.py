@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
-from adapters.engines.base import Engine, GenerateRequest, Usage, complete
+from adapters.engines.base import Delta, Engine, GenerateRequest, Usage, collect
 from adapters.mix import BASE, Mix
 from gateway.thinking import ThinkingStripper, strip_thinking
 from gateway.turn import Answered, Turn
+from kiki.errors import PromptTooLongError
 
 
 class InferStage:
@@ -22,9 +23,9 @@ class InferStage:
     async def run(self, turn: Turn, decision: dict[str, object]) -> None:
         """Generate whole answers and put them into ``turn.candidates``."""
         mixes = self._mixes(turn)
-        requests = [GenerateRequest(turn.prompt, mix, turn.ask.sampling) for mix in mixes]
         with turn.waiting():
-            completions = await complete(self._engine, requests)
+            async with aclosing(self._deltas(turn, mixes, decision)) as deltas:
+                completions = await collect(deltas, len(mixes))
         for mix, completion in zip(mixes, completions, strict=True):
             text = completion.text
             if turn.ask.options.strip_thinking:
@@ -37,9 +38,8 @@ class InferStage:
     async def stream(self, turn: Turn, decision: dict[str, object]) -> AsyncGenerator[str, None]:
         """The same for a single row, giving its text as it comes."""
         stripper = ThinkingStripper() if turn.ask.options.strip_thinking else None
-        request = GenerateRequest(turn.prompt, turn.mount.mix, turn.ask.sampling)
         text = ""
-        async with aclosing(self._engine.generate([request])) as deltas:
+        async with aclosing(self._deltas(turn, [turn.mount.mix], decision)) as deltas:
             while True:
                 with turn.waiting():
                     delta = await anext(deltas, None)
@@ -57,9 +57,28 @@ class InferStage:
                 if piece:
                     yield piece
 
+    async def _deltas(
+        self, turn: Turn, mixes: Sequence[Mix], decision: dict[str, object]
+    ) -> AsyncGenerator[Delta, None]:
+        """The engine's deltas; where only the recalled notes make the prompt too long, without."""
+        try:
+            async with aclosing(self._engine.generate(_requests(turn, mixes))) as deltas:
+                async for delta in deltas:
+                    yield delta
+        except PromptTooLongError:
+            if turn.prompt == turn.ask.messages:
+                raise
+        else:
+            return
+        turn.prompt = turn.ask.messages
+        decision["notes"] = "left out: with them the prompt is too long"
+        async with aclosing(self._engine.generate(_requests(turn, mixes))) as deltas:
+            async for delta in deltas:
+                yield delta
+
     def _mixes(self, turn: Turn) -> list[Mix]:
         mix = turn.mount.mix
-        if turn.mount.plan != "panel" or not mix:
+        if turn.mount.plan != "panel":
             return [mix]
         strongest_first = sorted(mix.weights, key=lambda pair: -abs(pair[1]))
         return [Mix.single(name) for name, _ in strongest_first]
@@ -84,6 +103,10 @@ class InferStage:
             "prompt_tokens": turn.usage.prompt_tokens,
             "cached_tokens": turn.usage.cached_tokens,
         }
+
+
+def _requests(turn: Turn, mixes: Sequence[Mix]) -> list[GenerateRequest]:
+    return [GenerateRequest(turn.prompt, mix, turn.ask.sampling) for mix in mixes]
 
 
 def _author(mix: Mix) -> str | None:

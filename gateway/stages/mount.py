@@ -32,8 +32,7 @@ class MountStage:
                 )
         mount = plan.choose(options, turn.route, loaded, self._table)
         turn.mount = mount
-        panel = mount.plan == "panel" and len(mount.mix.weights) > 1
-        turn.held = panel or (options.antibias and screen_prompt(turn.ask.question))
+        turn.held = mount.plan == "panel" or (options.antibias and screen_prompt(turn.ask.question))
         decision |= {
             "plan": mount.plan,
             "adapters": dict(mount.mix.weights),

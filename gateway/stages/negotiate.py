@@ -43,7 +43,6 @@ class NegotiateStage:
             token_budget=self._token_budget,
             seed=zlib.crc32(turn.ask.question.encode()),
         )
-        turn.verdict = verdict
         turn.answer = verdict.text
         turn.finish_reason = next(
             (c.finish_reason for c in turn.candidates if c.text == verdict.text),

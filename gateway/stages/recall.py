@@ -60,11 +60,10 @@ class RecallStage:
             exclude_ids=self._in_prompt(turn),
         )
 
-    def _in_prompt(self, turn: Turn) -> list[str]:
+    def _in_prompt(self, turn: Turn) -> set[str]:
         """Episodes of this conversation that the client sent along as messages."""
         said = {message.content for message in turn.ask.messages if message.role == "user"}
-        episodes = self._aeon.episodes(turn.ask.owner, turn.ask.conversation)
-        return [episode.id for episode in episodes if episode.user_text in said]
+        return self._aeon.said_in(turn.ask.owner, turn.ask.conversation, said)
 
 
 def with_notes(messages: tuple[Message, ...], notes: str) -> tuple[Message, ...]:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
+import httpx2
 import pytest
 from openai import AsyncOpenAI
 
@@ -32,5 +33,9 @@ async def http(services: Services) -> AsyncIterator[httpx.AsyncClient]:
 
 
 @pytest.fixture(scope="session")
-def openai(http: httpx.AsyncClient) -> AsyncOpenAI:
-    return AsyncOpenAI(base_url="http://kiki/v1", api_key="none", http_client=http, max_retries=0)
+async def openai(services: Services) -> AsyncIterator[AsyncOpenAI]:
+    transport = httpx2.ASGITransport(create_app(services), raise_app_exceptions=False)
+    async with httpx2.AsyncClient(transport=transport, timeout=120) as client:
+        yield AsyncOpenAI(
+            base_url="http://kiki/v1", api_key="none", http_client=client, max_retries=0
+        )

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from urllib.parse import unquote
 
 import pytest
 from openai import APIStatusError, BadRequestError, NotFoundError
@@ -53,18 +54,20 @@ async def test_a_prompt_of_two_domains_mounts_two_adapters(openai):
 
 
 async def test_usage_and_finish_reason_are_the_engines_own(openai):
-    short = await ask(openai, "Say hello.", model="base", max_tokens=3)
+    alone = {"memory": False}
+    short = await ask(openai, "Say hello.", model="base", max_tokens=3, kiki=alone)
     assert short.usage.completion_tokens == 3
     assert short.usage.total_tokens == short.usage.prompt_tokens + 3
     assert short.choices[0].finish_reason == "length"
-    longer = await ask(openai, "Say hello " * 20, model="base", max_tokens=3)
+    longer = await ask(openai, "Say hello " * 20, model="base", max_tokens=3, kiki=alone)
     assert longer.usage.prompt_tokens > short.usage.prompt_tokens + 30
 
 
 async def test_a_stop_string_ends_the_answer(openai):
-    whole = await ask(openai, "Count from one to five.", model="base", max_tokens=40)
+    options = {"model": "base", "max_tokens": 40, "kiki": {"memory": False}}
+    whole = await ask(openai, "Count from one to five.", **options)
     word = whole.choices[0].message.content.split()[2]
-    stopped = await ask(openai, "Count from one to five.", model="base", max_tokens=40, stop=word)
+    stopped = await ask(openai, "Count from one to five.", stop=word, **options)
     assert word not in stopped.choices[0].message.content
     assert stopped.choices[0].finish_reason == "stop"
 
@@ -157,6 +160,7 @@ async def test_headers_say_what_happened(http):
         ({"max_tokens": "many"}, "max_tokens", 400),
         ({"tools": [{"type": "function"}]}, "tools", 400),
         ({"n": 2}, "n", 400),
+        ({"messages": [user("x")[0] | {"cache_control": {}}]}, "messages[0].cache_control", 400),
         ({"temprature": 1}, "temprature", 400),
         ({"kiki": {"plann": "single"}}, "kiki.plann", 400),
         ({"kiki": {"plan": "quick"}}, "kiki.plan", 400),
@@ -235,6 +239,47 @@ async def test_a_repeat_with_explain_has_seven_stages_too(http):
         assert [stage["name"] for stage in reply.json()["kiki"]["stages"]] == STAGES
 
 
+async def test_a_seed_repeats_and_a_temperature_counts(openai):
+    options = {"model": "base", "max_tokens": 16, "temperature": 1.2, "kiki": {"memory": False}}
+
+    async def text(seed: int) -> str:
+        answer = await ask(openai, "Tell me a story.", seed=seed, **options)
+        return str(answer.choices[0].message.content)
+
+    assert await text(5) == await text(5)
+    assert await text(5) != await text(6)
+
+
+async def test_an_odd_conversation_name_is_kept_and_its_header_encoded(http):
+    name = "été\r\nx-evil: 1 "
+    body = {"model": "base", "messages": user("hi"), "max_tokens": 2}
+    body |= {"kiki": {"conversation": name, "explain": True}}
+    response = await http.post("/v1/chat/completions", json=body)
+    assert response.json()["kiki"]["conversation"] == name
+    assert unquote(response.headers["x-kiki-conversation"]) == name
+    assert "x-evil" not in response.headers
+
+
+async def test_a_held_stream_is_refused_with_a_status_too(http):
+    body = {
+        "model": "micro-kiki",
+        "messages": user("word " * 9000),
+        "stream": True,
+        "kiki": {"plan": "panel", "adapters": {"shell": 1, "python": 1}},
+    }
+    response = await http.post("/v1/chat/completions", json=body)
+    assert response.status_code == 400
+    assert response.json()["error"]["code"] == "context_length_exceeded"
+
+
+async def test_every_answer_and_every_refusal_has_a_request_id(http):
+    body = {"model": "base", "messages": user("hi"), "max_tokens": 2}
+    answer = await http.post("/v1/chat/completions", json=body)
+    assert answer.headers["x-request-id"] == answer.json()["id"]
+    refusal = await http.post("/v1/chat/completions", json=body | {"model": "nix"})
+    assert refusal.headers["x-request-id"]
+
+
 async def test_raw_mode_is_routing_mount_and_inference_only(http):
     body = {
         "model": "micro-kiki",
@@ -246,6 +291,8 @@ async def test_raw_mode_is_routing_mount_and_inference_only(http):
     kiki = (await http.post("/v1/chat/completions", json=body)).json()["kiki"]
     decisions = {stage["name"]: stage["decision"] for stage in kiki["stages"]}
     assert kiki["memory"] == "off"
+    assert decisions["recall"] == decisions["write"] == {"memory": "off"}
+    assert "skipped" in decisions["negotiate"]
     assert "skipped" in decisions["antibias"]
 
 

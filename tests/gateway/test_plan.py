@@ -79,3 +79,16 @@ def test_the_callers_mix_is_taken_as_it_is():
 def test_a_named_domain_without_an_adapter_says_so():
     mount = choose(Options(adapters=BASE, adapter_missing="rust"), None)
     assert (mount.mix, mount.base_only) == (BASE, ("rust",))
+
+
+def test_a_leading_domain_without_an_adapter_runs_on_the_base_and_not_on_the_next_one():
+    ahead = route(("rust", 0.95), ("sql", 0.3), clear=True)
+    for options in (Options(), Options(plan="single")):
+        mount = choose(options, ahead)
+        assert (mount.mix, mount.base_only) == (BASE, ("rust",))
+
+
+def test_a_panel_of_fewer_than_two_adapters_is_none():
+    assert choose(Options(plan="panel"), route(("rust", 0.6), ("sql", 0.5))).plan == "blend"
+    assert choose(Options(plan="panel"), route()).plan == "single"
+    assert choose(Options(plan="panel", adapters=Mix.single("shell")), None).plan == "single"

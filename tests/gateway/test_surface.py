@@ -39,7 +39,14 @@ async def test_route_takes_threshold_and_top_k(http):
 
 
 async def test_route_refuses_what_is_no_query(http):
-    for body in ({"query": "  "}, {"query": []}, {"query": ["a", ""]}, {}, {"query": 3}):
+    bodies: list[dict[str, object]] = [
+        {"query": "  "},
+        {"query": []},
+        {"query": ["a", ""]},
+        {},
+        {"query": 3},
+    ]
+    for body in bodies:
         response = await http.post("/v1/route", json=body)
         assert response.status_code == 400, body
         assert response.json()["error"]["param"].startswith("query")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from adapters.engines.base import GenerateRequest, Message, Sampling, complete
 from adapters.engines.llamacpp import LlamaCppEngine
 from kiki.errors import EngineError
-from negotiator import Candidate, Generate, Prompt, Reply, negotiate
+from negotiator import Candidate, Generate, Prompt, Reply, Verdict, negotiate
 from negotiator.ballot import CHOICES
 from routing.embedder import Embedder
 
@@ -76,7 +76,7 @@ DIVIDED = {
 }
 
 
-async def settle(script: Generate, judge: Generate | None = None, **options: float) -> object:
+async def settle(script: Generate, judge: Generate | None = None, **options: float) -> Verdict:
     budget = int(options.get("token_budget", 100_000))
     return await negotiate(
         "How do I bake?",

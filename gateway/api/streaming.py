@@ -1,0 +1,160 @@
+"""A chat answer as server-sent events."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AsyncExitStack, aclosing
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from adapters.engines.tasks import end_tasks
+from gateway import replies
+from gateway.api import errors
+from gateway.services import Services
+from gateway.turn import Ask, Turn
+from kiki.errors import KikiError
+
+log = logging.getLogger("kiki.gateway")
+
+KEEP_ALIVE_S = 5.0
+# How long a turn that is held back may fail with a status of its own, before its stream opens.
+OPEN_AFTER_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What the client wants beside the text."""
+
+    explain: bool
+    usage: bool
+
+
+async def streamed(services: Services, ask: Ask, wishes: Wishes) -> Response:
+    """Start the stream once the first text is there, so that failures keep their status.
+
+    A turn that is held back (a panel, or under review) opens early instead, and is kept alive.
+    """
+    async with AsyncExitStack() as stack:
+        kept = await stack.enter_async_context(services.once.enter(ask))
+        if kept is not None:
+            return replay_stream(replies.replayed(kept), wishes)
+        turn = await services.pipeline.prepare(ask)
+        pieces = await stack.enter_async_context(aclosing(services.pipeline.answer(turn)))
+        first = asyncio.create_task(_next(pieces))
+        stack.push_async_callback(end_tasks, {first})
+        await asyncio.wait({first}, timeout=OPEN_AFTER_S if turn.held else None)
+        if first.done():
+            first.result()
+        headers = replies.headers(replies.explanation(turn))
+        texts = _kept_alive(first, pieces) if turn.held else _in_order(first, pieces)
+        return EventStream(_events(services, turn, texts, wishes), headers, stack.pop_all())
+
+
+async def _events(
+    services: Services, turn: Turn, texts: AsyncGenerator[str, None], wishes: Wishes
+) -> AsyncGenerator[str, None]:
+    chunks = replies.Chunks(turn.ask.id, int(turn.ask.created), turn.ask.model)
+    yield chunks.role()
+    waiting_for_first = True
+    try:
+        async with aclosing(texts):
+            async for text in texts:
+                if text is replies.KEEP_ALIVE:
+                    yield text
+                    continue
+                if waiting_for_first:
+                    waited = time.perf_counter() - turn.ask.received
+                    services.telemetry.first_token_seconds.observe(waited)
+                    waiting_for_first = False
+                yield chunks.text(text)
+    except KikiError as error:
+        log.error("the stream of %s broke: %s", turn.ask.id, error)
+        yield _error_event(errors.envelope(error))
+        return
+    except Exception:
+        log.exception("the stream of %s broke", turn.ask.id)
+        yield _error_event(errors.OWN_ERROR)
+        return
+    services.telemetry.count_turn(turn)
+    kiki = replies.visible(replies.completion(turn), wishes.explain).get("kiki")
+    yield chunks.end(turn.finish_reason, kiki)
+    if wishes.usage:
+        yield chunks.usage(replies.usage(turn))
+    yield replies.DONE
+
+
+async def _in_order(
+    first: asyncio.Task[str | None], pieces: AsyncIterator[str]
+) -> AsyncGenerator[str, None]:
+    text = await first
+    if text is not None:
+        yield text
+        async for piece in pieces:
+            yield piece
+
+
+async def _kept_alive(
+    first: asyncio.Task[str | None], pieces: AsyncIterator[str]
+) -> AsyncGenerator[str, None]:
+    """The pieces, with a comment every five seconds while there is none."""
+    waiting = first
+    try:
+        while True:
+            while not (await asyncio.wait({waiting}, timeout=KEEP_ALIVE_S))[0]:
+                yield replies.KEEP_ALIVE
+            text = waiting.result()
+            if text is None:
+                return
+            yield text
+            waiting = asyncio.create_task(_next(pieces))
+    finally:
+        await end_tasks({waiting})
+
+
+async def _next(pieces: AsyncIterator[str]) -> str | None:
+    return await anext(pieces, None)
+
+
+def replay_stream(reply: dict[str, Any], wishes: Wishes) -> Response:
+    """A kept reply as a stream of one piece."""
+
+    async def events() -> AsyncGenerator[str, None]:
+        chunks = replies.Chunks(reply["id"], reply["created"], reply["model"])
+        choice = reply["choices"][0]
+        yield chunks.role()
+        yield chunks.text(choice["message"]["content"])
+        kiki = replies.visible(reply, wishes.explain).get("kiki")
+        yield chunks.end(choice["finish_reason"], kiki)
+        if wishes.usage:
+            yield chunks.usage(reply["usage"])
+        yield replies.DONE
+
+    headers = replies.headers(reply["kiki"]) | {"x-kiki-replayed": "true"}
+    return EventStream(events(), headers, AsyncExitStack())
+
+
+class EventStream(StreamingResponse):
+    """Server-sent events; what the stream holds is let go also when the client has left."""
+
+    def __init__(
+        self, events: AsyncGenerator[str, None], headers: dict[str, str], holds: AsyncExitStack
+    ) -> None:
+        headers = {"cache-control": "no-cache", "x-accel-buffering": "no"} | headers
+        super().__init__(events, media_type="text/event-stream", headers=headers)
+        self._events = events
+        self._holds = holds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with self._holds, aclosing(self._events):
+            await super().__call__(scope, receive, send)
+
+
+def _error_event(body: dict[str, object]) -> str:
+    return f"data: {json.dumps(body)}\n\n"
