@@ -5,11 +5,10 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +19,7 @@ from memory.episode import Episode, IdempotentReply, Owner, Recollection
 from memory.journal import Journal, JournalRow
 from memory.projector import Projector
 from memory.recall import CANDIDATES, fuse, recollect
-from memory.trace import GraphStore, SqliteTrace
+from memory.trace import GraphStore, SqliteTrace, TraceHit
 from memory.words import entities
 
 logger = logging.getLogger("kiki.memory")
@@ -28,6 +27,8 @@ logger = logging.getLogger("kiki.memory")
 Embed = Callable[[Sequence[str]], NDArray[np.float32]]
 # Episodes that wait for projection are compared one by one, so only so many of the newest.
 MAX_TAIL = 512
+
+HitT = TypeVar("HitT", VectorHit, TraceHit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,6 @@ class Aeon:
         self._atlas: Projector[VectorStore] | None = None
         self._trace: Projector[GraphStore] | None = None
         # Atlas is searched beside Trace; its engine leaves the interpreter free meanwhile.
-        self._searches = ThreadPoolExecutor(4, thread_name_prefix="kiki-search")
 
     def open(self) -> None:
         """Takes the folder and starts projecting.
@@ -127,12 +127,15 @@ class Aeon:
         # The tail is read after the search, from a cursor taken before it: an episode that is
         # projected in between is then found twice, never missed.
         projected = atlas.cursor
-        nearest = self._searches.submit(atlas.store().search, owner, vector, CANDIDATES, excluded)
-        texts = trace.store().search_text(owner, text, CANDIDATES)
-        graph = trace.store().neighbours(owner, entities(text), CANDIDATES)
-        found = nearest.result()
+        found = atlas.store().search(owner, vector, CANDIDATES, excluded)
+        room = CANDIDATES + len(excluded)
+        texts = trace.store().search_text(owner, text, room)
+        graph = trace.store().neighbours(owner, entities(text), room)
         vectors = _with_tail(found, journal.tail(owner, projected, MAX_TAIL), vector)
-        candidates = [one for one in fuse(vectors, texts, graph) if one.id not in excluded]
+        # Before they are fused: what the prompt holds already takes no other episode's place.
+        candidates = fuse(
+            _without(vectors, excluded), _without(texts, excluded), _without(graph, excluded)
+        )
         return recollect(
             candidates,
             journal.get(owner, [one.id for one in candidates]),
@@ -251,3 +254,7 @@ def _with_tail(
         if row.vector is not None:
             best[row.episode.id] = VectorHit(row.episode.id, float(row.vector @ vector))
     return sorted(best.values(), key=lambda hit: -hit.score)[:CANDIDATES]
+
+
+def _without(hits: Sequence[HitT], excluded: Collection[str]) -> list[HitT]:
+    return [hit for hit in hits if hit.id not in excluded][:CANDIDATES]

@@ -188,9 +188,10 @@ class Journal:
         return -1 if found is None else int(found)
 
     def count(self, *, after: int = 0) -> int:
+        # Without a condition SQLite counts a small index; with one it reads every episode.
+        condition = f" WHERE seq > {after:d}" if after else ""
         with self._database.read() as db:
-            found = db.execute("SELECT count(*) FROM episode WHERE seq > ?", (after,)).fetchone()
-        return int(found[0])
+            return int(db.execute(f"SELECT count(*) FROM episode{condition}").fetchone()[0])
 
     def last_seq(self) -> int:
         with self._database.read() as db:

@@ -117,15 +117,11 @@ class Projector(Generic[Store]):
             with self._changed:
                 # A new episode doesn't cut short the wait for a store that is down.
                 self._changed.wait_for(
-                    lambda: self._stopping or (self._woken and not self._failures), self._pause()
+                    lambda: self._stopping or (self._woken and not self._failures),
+                    pause_after(self._failures),
                 )
                 self._changed.wait_for(lambda: self._stopping or self._hurried, GATHER_S)
                 self._woken = self._hurried = False
-
-    def _pause(self) -> float:
-        if not self._failures:
-            return LONGEST_PAUSE_S
-        return float(min(FIRST_PAUSE_S * 2 ** (self._failures - 1), LONGEST_PAUSE_S))
 
     def _attempt(self, work: Callable[[], bool]) -> bool:
         """True when there may be more to do at once."""
@@ -160,3 +156,11 @@ class Projector(Generic[Store]):
             self._cursor = rows[-1].seq
             self._changed.notify_all()
         return True
+
+
+def pause_after(failures: int) -> float:
+    """Seconds until the next attempt after so many failures in a row; none is a quiet store's."""
+    if not failures:
+        return LONGEST_PAUSE_S
+    # The exponent is bounded: after hours of failures two to it would be no float any more.
+    return float(min(FIRST_PAUSE_S * 2 ** min(failures - 1, 20), LONGEST_PAUSE_S))

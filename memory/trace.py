@@ -19,7 +19,7 @@ from memory.words import entities, fold, search_terms
 SCHEMA_VERSION = 1
 # At most so many of the newest episodes are read for one word or one entity: it bounds the time
 # of a common word, which tells little anyway.
-MAX_POSTINGS = 128
+MAX_POSTINGS = 64
 FOLLOW_UP_WEIGHT = 0.3
 
 # Nodes and edges are general, so that new kinds need no new tables. The full text keeps the

@@ -21,6 +21,8 @@ est et etre faire fait fais ici il ils je la le les leur leurs lui ma mais merci
 nos notre nous on ou par pas peux plus pour pourquoi quand que quel quelle quelles quels qui
 quoi sa sans se ses si son sont suis sur ta te tes toi ton tu un une vos votre vous
 """
+MAX_READ = 4000
+"""Characters of a text that are searched for names and words: time must not grow with the text."""
 _STOP_WORDS = frozenset(_COMMON_WORDS.split())
 _WORD = re.compile(r"\w+")
 _UNIT = (
@@ -29,16 +31,17 @@ _UNIT = (
 )
 # In order: what an earlier pattern took is not read again by a later one.
 _PATTERNS = (
-    re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+"),
+    re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@[\w-]{1,64}(?:\.[\w-]{1,64})+"),
     re.compile(r"https?://[^\s\"'<>)]+"),
     re.compile(
-        r"(?<![\w/])(?:~|\.{1,2})?/(?:[\w.+-]+/)*[\w.+-]+|\b[\w-]+(?:/[\w-]+)*\.[a-z]{1,4}\b"
+        r"(?<![\w/])(?:~|\.{1,2})?/(?:[\w.+-]+/)*[\w.+-]+"
+        r"|(?<![\w-])[\w-]{1,64}(?:/[\w-]{1,64})*\.[a-z]{1,4}\b"
     ),
     re.compile(r"[\"“«`]\s*([^\"“”«»`\n]{2,60}?)\s*[\"”»`]"),
     re.compile(r"\b(?:[A-Za-z]\w*(?:(?:::|\.)[A-Za-z_]\w*)+|[A-Za-z]+(?:_[A-Za-z0-9]+)+)\b"),
     re.compile(r"\b[a-z]+(?:[A-Z][a-z0-9]+)+\b|\b(?:[A-Z][a-z0-9]+){2,}\b"),
-    re.compile(rf"\b\d+(?:[.,]\d+)?\s?{_UNIT}", re.IGNORECASE),
-    re.compile(r"\b[A-Z]{2,}[0-9]*\b|\b[A-Z]+-?[0-9]+[A-Z0-9-]*\b"),
+    re.compile(rf"\b\d{{1,15}}(?:[.,]\d{{1,15}})?\s?{_UNIT}", re.IGNORECASE),
+    re.compile(r"\b[A-Z]{2,}[0-9]*\b|(?<![\w-])[A-Z]{1,16}-?[0-9]{1,16}[A-Z0-9-]{0,32}\b"),
 )
 _NAME = re.compile(r"\b[^\W\d_a-z][\w'’-]+(?:\s+(?:de\s+|du\s+|of\s+)?[^\W\d_a-z][\w'’-]+)*")
 
@@ -52,7 +55,7 @@ def fold(text: str) -> str:
 
 def search_terms(text: str) -> list[str]:
     """At most `MAX_TERMS` words worth searching for, the longest (as a rule the rarest) first."""
-    words = {word for word in _WORD.findall(fold(text)) if word not in _STOP_WORDS}
+    words = {word for word in _WORD.findall(fold(text[:MAX_READ])) if word not in _STOP_WORDS}
     telling = {word for word in words if len(word) > 1 or word.isdigit()}
     return sorted(telling, key=lambda word: (-len(word), word))[:MAX_TERMS]
 
@@ -60,6 +63,7 @@ def search_terms(text: str) -> list[str]:
 def entities(text: str) -> list[str]:
     """Names, quoted terms, identifiers, paths, addresses and quantities, folded, at most
     `MAX_ENTITIES`, in the order of the patterns."""
+    text = text[:MAX_READ]
     found: dict[str, None] = {}
     for pattern in _PATTERNS:
         for match in pattern.finditer(text):
@@ -67,7 +71,7 @@ def entities(text: str) -> list[str]:
         text = pattern.sub(" ", text)
     for match in _NAME.finditer(text):
         name = _without_leading_stop_words(match.group())
-        if len(name) > 1:
+        if len(name) > 1 and match.group()[0].isupper():
             found[name] = None
     return list(found)[:MAX_ENTITIES]
 

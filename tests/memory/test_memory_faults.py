@@ -20,6 +20,7 @@ from kiki.errors import StoreLockedError, StoreUnavailableError
 from memory import Aeon, Episode, Recollection
 from memory.atlas import EdgeAtlas
 from memory.journal import Journal
+from memory.projector import LONGEST_PAUSE_S, pause_after
 from memory.trace import SqliteTrace
 from tests.memory.parts import ALICE, aeon, episode, vector_of, words
 
@@ -93,6 +94,9 @@ def test_a_store_that_fails_and_comes_back_gets_everything_in_order(
         fault.setattr(store, method, down)
         second = remember(memory, "My cat is called Tom.")
         assert not memory.drain(0.3)
+        deadline = time.monotonic() + 20
+        while memory.status().state != "degraded" and time.monotonic() < deadline:
+            time.sleep(0.02)
         status = memory.status()
         assert status.state == "degraded"
         assert status.lag == 1
@@ -204,3 +208,9 @@ def test_many_threads_write_and_recall_at_once(tmp_path: Path) -> None:
     assert memory.drain(30)
     assert memory.status().episodes == 60
     memory.close()
+
+
+@pytest.mark.parametrize("failures", [1, 2, 100, 5000, 10**9])
+def test_a_store_that_is_down_for_ever_is_tried_for_ever(failures: int) -> None:
+    assert 0 < pause_after(failures) <= LONGEST_PAUSE_S
+    assert pause_after(failures) <= pause_after(failures + 1)
