@@ -66,10 +66,13 @@ class Catalog:
         return files
 
     def _convert(self, adapter: Adapter, base: Path) -> Path:
-        out = self._converted / f"{adapter.name}-{_key(adapter, base)}.gguf"
-        if not out.is_file():
-            out.parent.mkdir(parents=True, exist_ok=True)
-            convert.convert_peft_to_gguf(adapter.folder, base, out)
+        try:
+            out = self._converted / f"{adapter.name}-{_key(adapter, base)}.gguf"
+            if not out.is_file():
+                out.parent.mkdir(parents=True, exist_ok=True)
+                convert.convert_peft_to_gguf(adapter.folder, base, out)
+        except OSError as error:
+            raise AdapterError(f"{adapter.folder} can't be converted: {error}.") from error
         return out
 
 
@@ -100,6 +103,8 @@ def _read(folder: Path) -> Adapter:
 def _json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise AdapterError(f"{path} can't be read: {error}.") from error
     except ValueError as error:
         raise AdapterError(f"{path}: not valid JSON: {error}.") from error
     if not isinstance(content, dict):

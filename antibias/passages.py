@@ -66,8 +66,9 @@ def sentences(prose: str) -> Iterator[Span]:
 def paragraph_around(text: str, span: Span) -> Span | None:
     """The paragraph that holds the span and no block of code or JSON, else None."""
     blocks = [fixed for fixed in fixed_spans(text) if "\n" in fixed.of(text)]
-    for match in _PARAGRAPH.finditer(blank(text, tuple(blocks))):
-        for found in _trimmed(text, *match.span()):
+    prose = blank(text, tuple(blocks))
+    for match in _PARAGRAPH.finditer(prose):
+        for found in _trimmed(prose, *match.span()):
             if found.start <= span.start and span.end <= found.end:
                 return found
     return None

@@ -38,9 +38,9 @@ def standing(votes: Sequence[Vote], candidate: int) -> Standing:
 def decide(votes: Sequence[Vote], candidates: int, *, attending: int = 0) -> Decision:
     """Decides among ``candidates`` drafts; ``attending`` is the strongest adapter's.
 
-    Consensus: one draft is left that nobody refused and somebody kept, or several of which the
-    attending's is one. Attending: nobody has an opinion, or every draft is refused. Else the
-    judge chooses among the drafts that are not refused outright.
+    Consensus: every other draft was refused by all who judged it, or nobody is at odds over a
+    draft and the attending's, or one alone, was kept. Attending: nobody has an opinion, or every
+    draft is refused. Else the judge chooses among the drafts that are not refused outright.
     """
     standings = [standing(votes, index) for index in range(candidates)]
     left = tuple(index for index, found in enumerate(standings) if found != "rejected")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -60,17 +61,20 @@ def llamacpp_positions(
         "adapter": str(adapter_gguf),
         "prefixes": [list(prefix) for prefix in prefixes],
     }
-    done = subprocess.run(
-        [sys.executable, "-m", "adapters.training.check"],
-        input=json.dumps(question),
-        capture_output=True,
-        text=True,
-        timeout=_TIMEOUT_S,
-        check=False,
-        cwd=Path(__file__).resolve().parents[2],
-        env={**os.environ, "OMP_WAIT_POLICY": "passive"},
-    )
-    if done.returncode != 0:
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "adapters.training.check"],
+            input=json.dumps(question),
+            capture_output=True,
+            text=True,
+            timeout=_TIMEOUT_S,
+            check=False,
+            cwd=Path(__file__).resolve().parents[2],
+            env={**os.environ, "OMP_WAIT_POLICY": "passive"},
+        )
+    except subprocess.TimeoutExpired as error:
+        raise AdapterError(f"llama.cpp gave no answer within {_TIMEOUT_S:g} s.") from error
+    if done.returncode != 0 or not done.stdout.strip():
         raise AdapterError(f"llama.cpp refused {adapter_gguf}: {done.stderr[-500:].strip()}")
     answers = json.loads(done.stdout.splitlines()[-1])
     return [
@@ -88,7 +92,8 @@ def max_logprob_difference(expected: Sequence[Position], found: Sequence[Positio
     for ours, theirs in zip(expected, found, strict=True):
         floor = min(theirs.logprobs.values())
         for token, chance in ours.logprobs.items():
-            worst = max(worst, abs(chance - theirs.logprobs.get(token, floor)))
+            difference = abs(chance - theirs.logprobs.get(token, floor))
+            worst = max(worst, difference if math.isfinite(difference) else math.inf)
     return worst
 
 

@@ -65,7 +65,8 @@ def train_adapter(
     held_out = [trainer.encode_row(tokenizer, row) for row in held_out_rows]
     model = trainer.add_adapter(model, seed=seed)
     fit = trainer.fit_adapter(model, training, held_out, steps=steps, seed=seed, progress=progress)
-    if fit.adapter_perplexity >= fit.base_perplexity:
+    # Written so that a perplexity that is no number fails too.
+    if not fit.adapter_perplexity < fit.base_perplexity:
         raise AdapterError(
             f"The {domain} adapter has a held-out perplexity of {fit.adapter_perplexity:.2f}, "
             f"the base {fit.base_perplexity:.2f}: it isn't kept.",

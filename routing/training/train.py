@@ -194,7 +194,7 @@ def _learn(
     elsewhere = _elsewhere(corpus)
     if elsewhere.size:
         own = parts.train[~np.isin(parts.train, elsewhere)]
-        held.append((own[_known(corpus, own) | packaged[own]], elsewhere))
+        held.append((own[_out_of_scope(corpus, own) | packaged[own]], elsewhere))
     logits, features, targets, weights, multi = [], [], [], [], []
     for fitted, unseen in held:
         layers = fit(corpus.vectors[fitted], corpus.targets[fitted], seed=seed, recipe=recipe)
@@ -228,7 +228,7 @@ def _learn(
     return head, limits, {"held_out": len(targets[0]), "elsewhere": total - len(targets[0])}
 
 
-def _known(corpus: Corpus, chosen: Rows) -> NDArray[np.bool_]:
+def _out_of_scope(corpus: Corpus, chosen: Rows) -> NDArray[np.bool_]:
     """Which of the rows are out of scope: every head needs them."""
     return np.asarray(corpus.targets[chosen].sum(axis=1) == 0)
 
