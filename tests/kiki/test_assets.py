@@ -254,5 +254,5 @@ def test_a_full_disk_is_found_before_the_download(
 
 def test_a_cache_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(AssetError, match="KIKI_DATA_DIR"):
+    with pytest.raises(AssetError, match="KIKI_MODELS_DIR"):
         assets.pull([asset("kiki-tiny")], tmp_path / "file" / "models")
