@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gateway.settings import Settings
 from kiki.assets import BASE_MODEL, Progress, is_ready, pull
 from kiki.errors import AssetError
 from routing import model_files
+
+if TYPE_CHECKING:
+    from routing.embedder import Embedder
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,3 +39,11 @@ def ensure_models(
         raise AssetError(f"model = {base}: there is no such file.", fix="Correct the setting.")
     embedder = model_files.pull(settings.models_dir, progress=progress, keep_source=keep_source)
     return ModelFiles(base, embedder)
+
+
+def load_embedder(settings: Settings, progress: Progress | None = None) -> Embedder:
+    """The embedding model, pulled where it isn't there yet. Raises AssetError."""
+    from routing.embedder import Embedder
+
+    files = ensure_models(settings, progress)
+    return Embedder(files.embedder, threads=settings.router_threads)

@@ -19,7 +19,7 @@ from memory.trace import TraceHit
 RRF_K = 60
 # Each search gives so many candidates, and so many of all are looked at closely.
 CANDIDATES = 24
-FUSED = 32
+FUSED = 24
 # Cosines of all-mpnet-base-v2: an episode passes alone from ALONE, or from SUPPORTED when it also
 # shares words or names with the question (tests/memory/test_relevance.py measures both).
 ALONE = 0.35

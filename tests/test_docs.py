@@ -24,6 +24,10 @@ def test_every_request_option_is_in_the_readmes_table_and_none_more():
     assert named == set(KikiOptions.model_fields)
 
 
+def test_nothing_waits_to_be_filled_in():
+    assert not re.search(r"\b[A-Z]+_(TIME|ROWS)\b|\bMACHINE\b", README)
+
+
 def test_every_command_is_in_the_readme_and_exists():
     block = README.split("## The command line")[1].split("```")[1]
     named = {line.split()[1] for line in block.strip().splitlines()}

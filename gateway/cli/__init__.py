@@ -18,6 +18,7 @@ _COMMANDS = {
     "adapters": ("adapters", "List, train and convert adapters."),
     "models": ("models", "Pull and list the model files."),
     "router": ("router", "Train and evaluate the router."),
+    "antibias": ("antibias", "Train the bias detector."),
     "memory": ("memory", "Look after the memory."),
     "config": ("config", "Print every setting with its value and origin."),
     "doctor": ("doctor", "Check models, stores, ports and versions."),

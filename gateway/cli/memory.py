@@ -15,13 +15,12 @@ def command() -> None:
 @command.command("rebuild")
 def rebuild() -> None:
     """Make both stores anew from the journal; stop the gateway first."""
-    from gateway.assets import ensure_models
+    from gateway.assets import load_embedder
     from gateway.cli.progress import counting
     from memory import Aeon
-    from routing.embedder import Embedder
 
     settings = load_settings()
-    embedder = Embedder(ensure_models(settings).embedder, threads=settings.router_threads)
+    embedder = load_embedder(settings)
     aeon = Aeon(settings.data_dir / "memory", embedding_id=embedder.id, embed=embedder.embed)
     with counting() as progress:
         aeon.rebuild(lambda done, total: progress("episodes", done, total))

@@ -21,15 +21,13 @@ def command(queries: tuple[str, ...], threshold: float | None, top_k: int, as_js
         raise RequestError("A query is empty.", fix="Give some text.")
     settings = load_settings()
 
-    from gateway.assets import ensure_models
+    from gateway.assets import load_embedder
     from gateway.cli.progress import pulling
     from routing.domains import load_domains
-    from routing.embedder import Embedder
     from routing.router import Router
 
     with pulling() as progress:
-        files = ensure_models(settings, progress)
-    embedder = Embedder(files.embedder, threads=settings.router_threads)
+        embedder = load_embedder(settings, progress)
     router = Router.load(table=load_domains(), embedding_id=embedder.id)
     for query, vector in zip(queries, embedder.embed(list(queries)), strict=True):
         decision = router.route(

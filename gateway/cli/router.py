@@ -33,14 +33,13 @@ def train(out: Path | None, extra: tuple[Path, ...], clinc: Path | None, seed: i
 
     Needs the training packages: make setup-dev.
     """
-    from gateway.assets import ensure_models
+    from gateway.assets import load_embedder
     from gateway.cli.progress import counting
-    from routing.embedder import Embedder
     from routing.router import PACKAGED
     from routing.training.train import train as train_router
 
     settings = load_settings()
-    embedder = Embedder(ensure_models(settings).embedder, threads=settings.router_threads)
+    embedder = load_embedder(settings)
     with counting() as progress:
         train_router(
             embedder,
@@ -66,9 +65,8 @@ def train(out: Path | None, extra: tuple[Path, ...], clinc: Path | None, seed: i
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def evaluate(files: tuple[Path, ...], as_json: bool) -> None:
     """Measure the router on prompts with known domains."""
-    from gateway.assets import ensure_models
+    from gateway.assets import load_embedder
     from routing.domains import load_domains
-    from routing.embedder import Embedder
     from routing.router import Router
     from routing.training.evaluate import evaluate as evaluate_rows
     from routing.training.rows import read_file
@@ -76,7 +74,7 @@ def evaluate(files: tuple[Path, ...], as_json: bool) -> None:
     settings = load_settings()
     table = load_domains()
     rows = [row for file in files for row in read_file(file, table)]
-    embedder = Embedder(ensure_models(settings).embedder, threads=settings.router_threads)
+    embedder = load_embedder(settings)
     router = Router.load(table=table, embedding_id=embedder.id)
     vectors = embedder.embed([row.prompt for row in rows])
     report = evaluate_rows(rows, vectors, router)
