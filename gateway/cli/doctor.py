@@ -24,8 +24,8 @@ def command(as_json: bool) -> None:
     else:
         for check in checks:
             mark = {"ok": "ok  ", "note": "note", "wrong": "WRONG"}[check.state]
-            click.echo(f"{mark:<6}{check.name:<16}{check.detail}")
+            click.echo(f"{mark:<6}{check.name:<20}{check.detail}")
             if check.fix:
-                click.echo(f"{'':<22}-> {check.fix}")
+                click.echo(f"{'':<26}-> {check.fix}")
     if any(check.state == "wrong" for check in checks):
         sys.exit(1)

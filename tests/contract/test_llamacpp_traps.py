@@ -66,6 +66,13 @@ async def test_a_list_that_is_left_out_hands_over_another_adapters_cache(llamacp
     assert distance(await raw(llamacpp, none), base) < 0.02
 
 
+async def test_llamacpp_takes_an_id_that_does_not_exist_without_a_word(llamacpp):
+    none = [{"id": number, "scale": 0.0} for number in range(len(llamacpp.adapters))]
+    base = await raw(llamacpp, none)
+    unknown = [*none, {"id": 99, "scale": 1.0}]
+    assert distance(await raw(llamacpp, unknown), base) < 0.02
+
+
 async def test_our_requests_always_carry_the_whole_list(llamacpp):
     async def first(mix: Mix) -> dict[str, float]:
         sampling = Sampling(max_tokens=1, temperature=0, top_logprobs=5)
