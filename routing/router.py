@@ -139,20 +139,22 @@ class Router:
         scores = self._head.calibration.scores(self._head.layers.logits(unit))
         similarities = self._head.index.similarities(unit)
         in_domain = float(self._head.scope.in_domain(scope_features(scores, similarities)))
-        ranked = [int(place) for place in np.argsort(-scores, kind="stable")]
+        # Plain floats from here on: an element of an array costs more to touch than the sums.
+        ranked: list[int] = np.argsort(-scores, kind="stable").tolist()
+        values: list[float] = scores.tolist()
         names = self.card.outputs
         allowed = [place for place in ranked if within is None or names[place] in within]
         gated = threshold is None and in_domain < self.card.scope_threshold
         limit = self.card.threshold if threshold is None else threshold
-        chosen = [] if gated else [place for place in allowed if scores[place] >= limit][:top_k]
-        total = float(sum(scores[place] for place in chosen))
+        chosen = [] if gated else [place for place in allowed if values[place] >= limit][:top_k]
+        total = sum(values[place] for place in chosen)
         return RouteDecision(
-            scores=tuple(DomainScore(names[place], float(scores[place])) for place in ranked),
+            scores=tuple(DomainScore(names[place], values[place]) for place in ranked),
             active=tuple(
                 ActiveDomain(
                     names[place],
-                    float(scores[place]),
-                    float(scores[place]) / total,
+                    values[place],
+                    values[place] / total,
                     self._member(names[place], similarities),
                 )
                 for place in chosen
@@ -160,8 +162,8 @@ class Router:
             threshold=limit,
             top_k=top_k,
             in_domain=in_domain,
-            confidence=float(scores[allowed[0]]) if allowed else 0.0,
-            clear=self._is_clear([float(scores[place]) for place in chosen]),
+            confidence=values[allowed[0]] if allowed else 0.0,
+            clear=self._is_clear([values[place] for place in chosen]),
         )
 
     def _check(self, threshold: float | None, top_k: int, within: frozenset[str] | None) -> None:
@@ -173,7 +175,7 @@ class Router:
             raise RequestError(
                 f"top_k is {top_k}.", param="top_k", fix=f"Give a number from 1 to {MAX_ACTIVE}."
             )
-        unknown = sorted((within or frozenset()) - set(self.card.outputs))
+        unknown = sorted(within.difference(self.card.outputs)) if within else []
         if unknown:
             raise RoutingError(
                 f"The router has no output {unknown[0]!r}.",

@@ -19,6 +19,7 @@ from kiki.errors import RequestError
 from memory import Owner
 
 LOCAL_TENANT = "local"
+MAX_KEY = 255
 _KNOWN_FIELDS = frozenset(ChatRequest.model_fields)
 
 
@@ -46,7 +47,7 @@ def ask_of(
         options=_options(body, served, settings),
         created=time.time(),
         stream=bool(body.stream),
-        idempotency=IdempotencyKey(key, _fingerprint(body)) if key else None,
+        idempotency=_idempotency(key, body) if key else None,
         received=received,
     )
 
@@ -115,6 +116,14 @@ def _options(body: ChatRequest, served: ServedModel, settings: Settings) -> Opti
         antibias=settings.antibias and kiki.antibias and not body.raw_mode,
         strip_thinking=body.strip_thinking and kiki.strip_thinking,
     )
+
+
+def _idempotency(key: str, body: ChatRequest) -> IdempotencyKey:
+    if len(key) > MAX_KEY:
+        raise RequestError(
+            f"The key has {len(key)} characters; it may have {MAX_KEY}.", param="Idempotency-Key"
+        )
+    return IdempotencyKey(key, _fingerprint(body))
 
 
 def _conversation(owner: Owner, messages: tuple[Message, ...]) -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from contextlib import aclosing
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Header, Request
+from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
 from gateway import replies
-from gateway.api.asking import ask_of
+from gateway.api.asking import MAX_KEY, ask_of
 from gateway.api.leaving import unless_left
 from gateway.api.schemas import ChatCompletion, ChatRequest, ErrorEnvelope
 from gateway.api.streaming import Wishes, streamed
@@ -21,25 +21,30 @@ router = APIRouter()
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorEnvelope} for status in (400, 404, 409, 500, 502, 503)
 }
+# Read from the request by hand: as a declared parameter it costs every turn 0.08 ms.
+_IDEMPOTENCY_KEY = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "schema": {"type": "string", "maxLength": MAX_KEY},
+    "description": "A repeat of the request with the same key gets the first one's answer.",
+}
 
 
 @router.post(
     "/v1/chat/completions",
     response_model=ChatCompletion,
     responses={**_ERRORS, 200: {"content": {"text/event-stream": {}}}},
+    openapi_extra={"parameters": [_IDEMPOTENCY_KEY]},
 )
-async def chat(
-    request: Request,
-    body: ChatRequest,
-    idempotency_key: Annotated[str | None, Header(max_length=255)] = None,
-) -> Response:
+async def chat(request: Request, body: ChatRequest) -> Response:
     """Answer a conversation; all seven stages run. A client that leaves stops its turn."""
     services: Services = request.app.state.services
     request.state.model = services.models.label(body.model)
     ask = ask_of(
         body,
         services=services,
-        key=idempotency_key,
+        key=request.headers.get("idempotency-key"),
         request_id=request.state.request_id,
         received=request.state.received,
     )

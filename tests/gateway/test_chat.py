@@ -231,6 +231,14 @@ async def test_a_repeat_with_the_same_key_is_answered_once(http, services):
     assert conflict.json()["error"]["code"] == "idempotency_conflict"
 
 
+async def test_a_key_that_is_too_long_is_refused(http):
+    body = {"model": "base", "messages": user("hi"), "max_tokens": 2}
+    headers = {"Idempotency-Key": "k" * 256}
+    response = await http.post("/v1/chat/completions", json=body, headers=headers)
+    assert response.status_code == 400
+    assert response.json()["error"]["param"] == "Idempotency-Key"
+
+
 async def test_a_repeat_with_explain_has_seven_stages_too(http):
     body = {"model": "base", "messages": user("Again?"), "max_tokens": 2, "kiki": {"explain": True}}
     headers = {"Idempotency-Key": "key-2"}
