@@ -84,6 +84,25 @@ async def test_our_requests_always_carry_the_whole_list(llamacpp):
     assert distance(await first(BASE), base) < 1e-6
 
 
+async def test_no_cache_kept_aside_comes_back_under_another_adapter(llamacpp):
+    """Fails when the server's RAM cache is on: it keys what it keeps by the text alone."""
+    greeting = (Message("user", "Hello."), Message("assistant", "Hi!"))
+    question = (*greeting, Message("user", PROMPT + " Be precise and complete." * 20))
+    other = (*greeting, Message("user", "Tell me of Toulouse and its bridges. " * 15))
+
+    async def first(messages: tuple[Message, ...], mix: Mix) -> dict[str, float]:
+        request = GenerateRequest(messages, mix, Sampling(1, 0.0, top_logprobs=5))
+        return dict((await complete(llamacpp, [request]))[0].logprobs[0].top)
+
+    clean = await first(question, BASE)
+    await first(other, Mix.single("shell"))
+    await first(question, Mix.single("shell"))
+    await first(other, BASE)
+    again = await first(question, BASE)
+    assert max(again, key=lambda token: again[token]) == max(clean, key=lambda token: clean[token])
+    assert distance(again, clean) < 0.1
+
+
 async def test_an_engine_that_is_killed_comes_back_with_its_adapters(llamacpp):
     request = GenerateRequest((Message("user", PROMPT),), Mix.single("shell"), Sampling(4, 0.0))
     before = (await complete(llamacpp, [request]))[0].text
