@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 import uvicorn
 
 from gateway.app import create_app
+from gateway.assets import ModelFiles
 from gateway.services import Services
 from gateway.settings import Settings
 
@@ -29,14 +30,17 @@ class _Server(uvicorn.Server):
 
 
 async def serve(
-    settings: Settings, listener: socket.socket, on_ready: Callable[[Services], None]
+    settings: Settings,
+    files: ModelFiles,
+    listener: socket.socket,
+    on_ready: Callable[[Services], None],
 ) -> None:
     """Start everything, answer until a signal comes, stop everything.
 
     ``on_ready`` is called once the first token was generated and requests are accepted. Raises
     KikiError when a part can't start.
     """
-    services = await Services.start(settings)
+    services = await Services.start(settings, files)
     try:
         config = uvicorn.Config(
             create_app(services),

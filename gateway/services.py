@@ -12,7 +12,7 @@ from adapters.catalog import Catalog
 from adapters.engines.base import Engine
 from adapters.engines.llamacpp import LlamaCppEngine
 from antibias.detector import default_detector
-from gateway.assets import ensure_models
+from gateway.assets import ModelFiles
 from gateway.models import Models
 from gateway.once import Once
 from gateway.pipeline import Pipeline
@@ -88,9 +88,8 @@ class Services:
             return MemoryStatus(state="degraded", episodes=0, lag=0, last_error=str(error))
 
     @classmethod
-    async def start(cls, settings: Settings) -> Services:
+    async def start(cls, settings: Settings, files: ModelFiles) -> Services:
         """Load and start all parts. Raises KikiError when one of them can't."""
-        files = await asyncio.to_thread(ensure_models, settings)
         table = load_domains()
         adapters = Catalog(settings.adapters_dir, settings.models_dir).ready(files.base)
         engine = LlamaCppEngine(

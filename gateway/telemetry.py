@@ -25,6 +25,12 @@ class Telemetry:
         self.rejections = Counter(
             "kiki_rejections", "Requests refused, by reason.", ["reason"], registry=self.registry
         )
+        self.broken_streams = Counter(
+            "kiki_broken_streams",
+            "Streams that ended with an error event; their HTTP status had been 200.",
+            ["reason"],
+            registry=self.registry,
+        )
         self.stage_seconds = Histogram(
             "kiki_stage_latency_seconds",
             "Time of each pipeline stage.",

@@ -76,10 +76,12 @@ async def _events(
                 yield chunks.text(text)
     except KikiError as error:
         log.error("the stream of %s broke: %s", turn.ask.id, error)
+        services.telemetry.broken_streams.labels(error.code).inc()
         yield _error_event(errors.envelope(error))
         return
     except Exception:
         log.exception("the stream of %s broke", turn.ask.id)
+        services.telemetry.broken_streams.labels("internal_error").inc()
         yield _error_event(errors.OWN_ERROR)
         return
     services.telemetry.count_turn(turn)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import socket
+from typing import TYPE_CHECKING
 
 import click
 
 from gateway.settings import Settings, load_settings
 from kiki.errors import SettingsError
+
+if TYPE_CHECKING:
+    from gateway.assets import ModelFiles
 
 
 @click.command("serve")
@@ -27,17 +31,17 @@ def command(
     settings = load_settings(
         host=host, port=port, model=model, adapters_dir=adapters, log_level=log_level
     )
-    listener = _listen(settings)
+    listener = listen(settings)
 
     from gateway.assets import ensure_models
     from gateway.cli.progress import pulling
 
     with pulling() as progress:
-        ensure_models(settings, progress)
-    _run(settings, listener)
+        files = ensure_models(settings, progress)
+    _run(settings, files, listener)
 
 
-def _listen(settings: Settings) -> socket.socket:
+def listen(settings: Settings) -> socket.socket:
     """Take the port first: a port in use is said before anything is loaded."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     # With the protocol named, asyncio switches Nagle off: it would hold answers back for 40 ms.
@@ -53,7 +57,7 @@ def _listen(settings: Settings) -> socket.socket:
     return listener
 
 
-def _run(settings: Settings, listener: socket.socket) -> None:
+def _run(settings: Settings, files: ModelFiles, listener: socket.socket) -> None:
     import asyncio
 
     from gateway.logs import configure_logging
@@ -71,4 +75,4 @@ def _run(settings: Settings, listener: socket.socket) -> None:
         who = "everyone who reaches the port" if settings.allow_remote else "loopback only"
         click.echo(f"memory: {settings.data_dir / 'memory'}; no API keys, open to {who}")
 
-    asyncio.run(serve(settings, listener, say_ready))
+    asyncio.run(serve(settings, files, listener, say_ready))

@@ -11,14 +11,19 @@ import pytest
 from openai import AsyncOpenAI
 
 from gateway.app import create_app
+from gateway.assets import ModelFiles
 from gateway.services import Services
 from gateway.settings import load_settings
 
 
 @pytest.fixture(scope="session")
-async def services(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Services]:
+async def services(
+    tmp_path_factory: pytest.TempPathFactory, model_files: ModelFiles
+) -> AsyncIterator[Services]:
     folder: Path = tmp_path_factory.mktemp("gateway")
-    services = await Services.start(load_settings(data_dir=folder, engine_context=2048))
+    services = await Services.start(
+        load_settings(data_dir=folder, engine_context=2048), model_files
+    )
     yield services
     await services.stop()
 

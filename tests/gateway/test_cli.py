@@ -1,16 +1,20 @@
 from __future__ import annotations
 
+import asyncio
 import json
+import os
+import socket
 import subprocess
 import sys
 import tomllib
 
 import pytest
 
+from gateway.cli.serve import listen
+from gateway.settings import load_settings
+
 
 def kiki(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    import os
-
     return subprocess.run(
         [sys.executable, "-m", "gateway", *arguments],
         capture_output=True,
@@ -75,8 +79,6 @@ def test_a_wrong_setting_ends_the_start_with_one_line():
 
 
 def test_a_port_in_use_is_said_before_anything_is_loaded():
-    import socket
-
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -111,3 +113,21 @@ def test_route_prints_json_without_a_server():
     first, second = (json.loads(line) for line in result.stdout.splitlines())
     assert first["domains"][0]["name"] == "shell"
     assert second["fallback"] is True
+
+
+async def test_connections_are_made_without_nagle_which_holds_short_answers_back(tmp_path):
+    """Only a listener that names its protocol makes asyncio switch it off."""
+    switched_off: list[int] = []
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = writer.get_extra_info("socket")
+        switched_off.append(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        writer.close()
+
+    listener = listen(load_settings(port=0, data_dir=tmp_path))
+    async with await asyncio.start_server(accept, sock=listener):
+        reader, writer = await asyncio.open_connection(*listener.getsockname()[:2])
+        await reader.read()
+        writer.close()
+        await writer.wait_closed()
+    assert switched_off == [1]

@@ -139,6 +139,8 @@ def test_a_stream_whose_engine_dies_ends_with_an_error_event_and_no_done(tmp_pat
             "engine_unavailable"
         )
         assert "data: [DONE]" not in events
+        counted = 'kiki_broken_streams_total{reason="engine_unavailable"} 1.0'
+        assert counted in running.client.get("/metrics").text
 
 
 def test_sigterm_ends_the_gateway_with_code_0(tmp_path):
