@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import shutil
 from collections.abc import Callable, Collection, Sequence
@@ -197,7 +198,9 @@ class Aeon:
         journal = Journal(self.folder, embedding_id=self._embedding_id)
         try:
             for name in ("atlas", "trace"):
-                shutil.rmtree(self.folder / name, ignore_errors=True)
+                # A folder that stays behind would pass for a store that was made anew.
+                with contextlib.suppress(FileNotFoundError):
+                    shutil.rmtree(self.folder / name)
             total = journal.count()
             done = seq = 0
             atlas, trace = self._open_atlas(), self._open_trace()
