@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
+from adapters.training.export import dequantize_gguf, export_hf
 from gateway.assets import ModelFiles, ensure_models
 from gateway.settings import load_settings
 from routing.embedder import Embedder
@@ -30,3 +32,22 @@ def base_gguf(model_files: ModelFiles) -> Path:
 @pytest.fixture(scope="session")
 def embedder(model_files: ModelFiles) -> Embedder:
     return Embedder(model_files.embedder, threads=2)
+
+
+@pytest.fixture(scope="session")
+def f32_base(model_files: ModelFiles) -> Path:
+    """The base with every weight as F32: on it, engines can be compared to 1e-4."""
+    out = model_files.embedder.parent / "SmolLM2-135M-Instruct.F32.gguf"
+    if not out.is_file():
+        made = out.with_suffix(f".{os.getpid()}")
+        dequantize_gguf(model_files.base, made)
+        made.replace(out)
+    return out
+
+
+@pytest.fixture(scope="session")
+def hf_base(model_files: ModelFiles) -> Path:
+    """The same weights in the folder that mlx_lm and vLLM read."""
+    out = model_files.embedder.parent / "SmolLM2-135M-Instruct.F32"
+    export_hf(model_files.base, out)
+    return out

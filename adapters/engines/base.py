@@ -7,6 +7,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from adapters.adapter import Adapter, Refusal
 from adapters.mix import BASE, Mix
 
 Role = Literal["system", "user", "assistant"]
@@ -95,12 +96,14 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What this engine is, and how much it can hold."""
+    """What this engine is, how much it can hold, and what it can't do."""
 
     name: str
     model: str
     context_tokens: int
     slots: int
+    json_schema: bool = True
+    logprobs: bool = True
 
 
 class Engine(Protocol):
@@ -118,7 +121,9 @@ class Engine(Protocol):
     def capabilities(self) -> Capabilities: ...
 
     @property
-    def adapters(self) -> tuple[str, ...]: ...
+    def adapters(self) -> tuple[str, ...]:
+        """The names that a mix may hold now."""
+        ...
 
     @property
     def last_delta(self) -> float:
@@ -129,6 +134,14 @@ class Engine(Protocol):
         """Start and return once a token was generated. Raises EngineUnavailableError."""
 
     async def stop(self) -> None: ...
+
+    async def set_adapters(self, adapters: Sequence[Adapter]) -> tuple[Refusal, ...]:
+        """Serve exactly these from now on; returns those that don't fit the base, with reasons.
+
+        Rows in flight finish with the adapters they began with. A row that asks for one that is
+        gone is refused. An adapter whose ``fingerprint`` changed is a new one: nothing cached
+        under the old one is used for it. Called before ``start`` too, to name the first ones.
+        """
 
     async def ready(self) -> bool:
         """Generate one token; False if that fails."""

@@ -1,23 +1,37 @@
-"""The life of the llama.cpp child process: start, watch, restart with back-off, stop."""
+"""The life of an engine's child process: start, watch, restart with back-off, stop."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
-import sys
+import os
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from adapters.engines.base import EngineState
-from adapters.engines.llamacpp_server import ServerSpec
 from kiki.errors import EngineUnavailableError
 
 log = logging.getLogger("kiki.adapters")
 
 FIRST_DELAY = 0.5
 LONGEST_DELAY = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What to run. ``label`` names it in logs and errors; ``loading`` is what it loads.
+
+    ``handshake`` is awaited with each new process, whose stdin and stdout are pipes, and returns
+    the server's address once it listens, or "" where the process ended before.
+    """
+
+    label: str
+    loading: str
+    command: Sequence[str]
+    handshake: Callable[[asyncio.subprocess.Process], Awaitable[str]]
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 class Child:
@@ -29,12 +43,12 @@ class Child:
 
     def __init__(
         self,
-        spec: ServerSpec,
+        program: Program,
         probe: Callable[[str], Awaitable[bool]],
         *,
         start_timeout: float = 120.0,
     ) -> None:
-        self._spec = spec
+        self._program = program
         self._probe = probe
         self._start_timeout = start_timeout
         self._process: asyncio.subprocess.Process | None = None
@@ -74,9 +88,8 @@ class Child:
         try:
             async with asyncio.timeout(self._start_timeout):
                 self._process = await asyncio.create_subprocess_exec(
-                    sys.executable,
-                    "-m",
-                    "adapters.engines.llamacpp_server",
+                    *self._program.command,
+                    env=os.environ | self._program.environment,
                     stdin=asyncio.subprocess.PIPE,
                     stdout=asyncio.subprocess.PIPE,
                     stderr=asyncio.subprocess.PIPE,
@@ -85,7 +98,7 @@ class Child:
                 self.url = await self._handshake(self._process)
                 if not await self._probe(self.url):
                     raise EngineUnavailableError(
-                        "The llama.cpp engine started but could not generate a token.",
+                        f"The {self._program.label} engine started but could not generate a token.",
                         fix="See the engine's lines in the log.",
                     )
         except EngineUnavailableError:
@@ -94,12 +107,15 @@ class Child:
         except TimeoutError as error:
             await self._give_up()
             raise EngineUnavailableError(
-                f"The llama.cpp engine did not start within {self._start_timeout:.0f} s.",
+                f"The {self._program.label} engine did not start within "
+                f"{self._start_timeout:.0f} s.",
                 fix="See the engine's lines in the log; raise engine_start_timeout if it is slow.",
             ) from error
         except (OSError, ValueError) as error:
             await self._give_up()
-            raise EngineUnavailableError(f"The llama.cpp engine did not start: {error}.") from error
+            raise EngineUnavailableError(
+                f"The {self._program.label} engine did not start: {error}."
+            ) from error
         self.state = "ready"
 
     async def _give_up(self) -> None:
@@ -107,23 +123,18 @@ class Child:
         await self._end_process()
 
     async def _handshake(self, process: asyncio.subprocess.Process) -> str:
-        assert process.stdin
-        assert process.stdout
         assert process.stderr
         log_reader = asyncio.create_task(self._read_log(process.stderr), name="engine-log")
         self._log_reader = log_reader
-        with contextlib.suppress(ConnectionError):
-            process.stdin.write(self._spec.to_json().encode() + b"\n")
-            await process.stdin.drain()
-        line = await process.stdout.readline()
-        if not line:
+        url = await self._program.handshake(process)
+        if not url:
             await log_reader
             raise EngineUnavailableError(
-                f"The llama.cpp engine ended while loading {self._spec.model}: "
+                f"The {self._program.label} engine ended while loading {self._program.loading}: "
                 + (" | ".join(list(self._last_lines)[-3:]) or "it said nothing"),
                 fix="Check the model and adapter files with: kiki doctor",
             )
-        return str(json.loads(line)["url"])
+        return url
 
     async def _read_log(self, stream: asyncio.StreamReader) -> None:
         # In chunks: a line longer than the reader's limit must not end the reading, or the pipe
@@ -132,7 +143,7 @@ class Child:
             for text in chunk.decode(errors="replace").splitlines():
                 if text.strip():
                     self._last_lines.append(text)
-                    log.info("llama.cpp: %s", text)
+                    log.info("%s: %s", self._program.label, text)
 
     async def _watch(self) -> None:
         delay = FIRST_DELAY
@@ -141,7 +152,7 @@ class Child:
             started = asyncio.get_running_loop().time()
             code = await self._process.wait()
             self.state = "down"
-            log.error("the llama.cpp engine ended with code %s", code)
+            log.error("the %s engine ended with code %s", self._program.label, code)
             if asyncio.get_running_loop().time() - started > 60:
                 delay = FIRST_DELAY
             delay = await self._restart(delay)
@@ -158,7 +169,8 @@ class Child:
                 log.error("restart failed: %s", error)
             else:
                 self.restarts += 1
-                log.warning("the llama.cpp engine was restarted (%d so far)", self.restarts)
+                label = self._program.label
+                log.warning("the %s engine was restarted (%d so far)", label, self.restarts)
                 return delay
 
     async def _end_process(self) -> None:

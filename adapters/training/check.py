@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from adapters.training.export import dequantize_gguf
 from kiki.errors import AdapterError
 
 POSITIONS = 6  # compared after each prompt: the first answer token and the ones after it
@@ -123,28 +124,6 @@ def check_conversion(
             fix="The conversion is wrong for this base: look at the order of q's and k's rows.",
         )
     return difference
-
-
-def dequantize_gguf(source: Path, out: Path) -> None:
-    """Copy a GGUF model with every tensor as F32, the metadata unchanged."""
-    import numpy as np
-    from gguf import GGUFReader, GGUFValueType, GGUFWriter, LlamaFileType, dequantize
-
-    reader = GGUFReader(source)
-    writer = GGUFWriter(out, str(reader.fields["general.architecture"].contents()))
-    for key, field in reader.fields.items():
-        if key.startswith("GGUF.") or key in ("general.architecture", "general.file_type"):
-            continue
-        items = field.types[-1] if field.types[0] == GGUFValueType.ARRAY else None
-        writer.add_key_value(key, field.contents(), field.types[0], items)
-    writer.add_file_type(LlamaFileType.ALL_F32)
-    for tensor in reader.tensors:
-        weights = dequantize(tensor.data, tensor.tensor_type)
-        writer.add_tensor(tensor.name, np.ascontiguousarray(weights, dtype=np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
 
 
 def _answer_probe(question: dict[str, Any]) -> list[dict[int, float]]:

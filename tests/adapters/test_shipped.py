@@ -12,12 +12,12 @@ from adapters.training import trainer
 from adapters.training.card import read_card
 from adapters.training.check import (
     TOLERANCE,
-    dequantize_gguf,
     llamacpp_positions,
     max_logprob_difference,
     peft_positions,
 )
 from adapters.training.corpus import read_corpus
+from adapters.training.export import dequantize_gguf
 
 SHIPPED = Path(convert.__file__).parent / "shipped"
 NAMES = sorted(path.name for path in SHIPPED.iterdir() if path.is_dir())

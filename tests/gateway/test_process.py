@@ -41,7 +41,7 @@ class Gateway:
         return next(
             int(pid)
             for pid in children.read_text().split()
-            if "llamacpp_server" in Path(f"/proc/{pid}/cmdline").read_text()
+            if "llamacpp.server" in Path(f"/proc/{pid}/cmdline").read_text()
         )
 
 

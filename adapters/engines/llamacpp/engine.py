@@ -23,7 +23,7 @@ from adapters.engines.base import (
     Usage,
 )
 from adapters.engines.child import Child
-from adapters.engines.llamacpp_server import ServerSpec
+from adapters.engines.llamacpp.server import ServerSpec
 from adapters.engines.tasks import end_tasks
 from adapters.mix import Mix
 from kiki.errors import (
@@ -62,7 +62,7 @@ class LlamaCppEngine:
         )
         paths = tuple(str(path) for path in adapters.values())
         spec = ServerSpec(str(model), paths, slots, context_tokens, threads)
-        self._child = Child(spec, self._probe, start_timeout=start_timeout)
+        self._child = Child(spec.program(), self._probe, start_timeout=start_timeout)
         self._client: httpx.AsyncClient | None = None
         self.last_delta = float("-inf")
 

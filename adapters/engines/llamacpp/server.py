@@ -1,4 +1,4 @@
-"""The llama.cpp server as a child process: ``python -m adapters.engines.llamacpp_server``.
+"""The llama.cpp server as a child process: ``python -m adapters.engines.llamacpp.server``.
 
 Reads one line of JSON from stdin (see ``ServerSpec``), prints one line of JSON with the address
 once it listens, and exits when stdin closes, so that it can't outlive a parent that was killed.
@@ -6,10 +6,14 @@ once it listens, and exits when stdin closes, so that it can't outlive a parent 
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import os
 import sys
 from dataclasses import asdict, dataclass
+
+from adapters.engines.child import Program
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +26,19 @@ class ServerSpec:
     context_tokens: int
     threads: int
 
-    def to_json(self) -> str:
-        return json.dumps(asdict(self))
+    def program(self) -> Program:
+        """How to run it as a child process."""
+        command = (sys.executable, "-m", "adapters.engines.llamacpp.server")
+        return Program("llama.cpp", self.model, command, self._handshake)
+
+    async def _handshake(self, process: asyncio.subprocess.Process) -> str:
+        assert process.stdin
+        assert process.stdout
+        with contextlib.suppress(ConnectionError):
+            process.stdin.write(json.dumps(asdict(self)).encode() + b"\n")
+            await process.stdin.drain()
+        line = await process.stdout.readline()
+        return str(json.loads(line)["url"]) if line else ""
 
 
 def main() -> None:

@@ -1,0 +1,5 @@
+"""llama.cpp as a managed child process."""
+
+from adapters.engines.llamacpp.engine import LlamaCppEngine
+
+__all__ = ["LlamaCppEngine"]
