@@ -143,6 +143,9 @@ class Engine(Protocol):
         under the old one is used for it. Called before ``start`` too, to name the first ones.
         """
 
+    def fitting(self, mix: Mix) -> Mix:
+        """The part of the mix that this engine can hold; the mix itself where all of it fits."""
+
     async def ready(self) -> bool:
         """Generate one token; False if that fails."""
 

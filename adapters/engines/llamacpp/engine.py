@@ -109,6 +109,9 @@ class LlamaCppEngine:
         if self._client:
             await self._client.aclose()
 
+    def fitting(self, mix: Mix) -> Mix:
+        return mix
+
     async def ready(self) -> bool:
         return self._child.state == "ready" and await self._probe(self._child.url)
 
