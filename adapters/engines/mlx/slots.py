@@ -1,0 +1,208 @@
+"""Slots: a model wrapped once, in which adapters come and go without touching its weights."""
+
+# mypy: disable-error-code="no-untyped-call"
+# mlx.nn and mlx_lm are typed in part only.
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+from mlx.nn.layers.base import Module
+from mlx.nn.layers.embedding import Embedding
+from mlx.nn.layers.linear import Linear
+from mlx.nn.layers.quantized import QuantizedEmbedding, QuantizedLinear
+from mlx_lm.models.switch_layers import QuantizedSwitchLinear, SwitchGLU, SwitchLinear
+from numpy.typing import NDArray
+
+from adapters.engines.mlx.terms import Active, Pair, Prepared, row_terms, uniform_terms
+from adapters.engines.mlx.wrappers import (
+    Slot,
+    SlotEmbedding,
+    SlotLinear,
+    SlotQuantizedEmbedding,
+    SlotQuantizedLinear,
+    SlotQuantizedSwitchLinear,
+    SlotSwitchGLU,
+    SlotSwitchLinear,
+)
+from adapters.lora import Lora, LoraWeight
+from adapters.mix import BASE, Mix
+from kiki.errors import AdapterError, EngineError
+
+WRAPPERS: dict[type[Module], type[Module]] = {
+    Linear: SlotLinear,
+    QuantizedLinear: SlotQuantizedLinear,
+    Embedding: SlotEmbedding,
+    QuantizedEmbedding: SlotQuantizedEmbedding,
+    SwitchLinear: SlotSwitchLinear,
+    QuantizedSwitchLinear: SlotQuantizedSwitchLinear,
+}
+_IN_LAYERS = re.compile(r"(?:^|\.)(layers\.\d+\..+)$")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A wrapped module: its index, and its weight's shape. ``experts`` is None for a dense one.
+
+    An embedding takes as many inputs as there are tokens.
+    """
+
+    index: int
+    inputs: int
+    outputs: int
+    experts: int | None
+
+
+class Slots:
+    """The slots of one model. Made by ``patch``; used from the thread that runs the model.
+
+    Adapters are bound under keys that the caller chooses; a new version of an adapter takes a new
+    key, and the old one stays until it is unbound. A mix is over keys.
+    """
+
+    def __init__(self, active: Active, places: dict[str, Place], dtype: mx.Dtype | None) -> None:
+        self._active = active
+        self._places = places
+        self._dtype = dtype
+        self._bound: dict[str, Prepared] = {}
+        self._mixes: tuple[Mix, ...] | None = (BASE,)
+
+    @classmethod
+    def patch(cls, model: Module, dtype: mx.Dtype | None = None) -> Slots:
+        """Wrap every linear, expert and embedding module of ``model``, in place.
+
+        Quantise first: a module that is replaced afterwards has no slot. ``dtype`` is what
+        adapters are held in; None keeps each one's own, as mlx_lm does. Raises EngineError if the
+        model is patched already, or two modules have the same name below its layers.
+        """
+        active = Active()
+        places: dict[str, Place] = {}
+        modules = model.named_modules()[::-1]  # it lists the last ones first
+        for path, module in modules:
+            if isinstance(module, tuple(WRAPPERS.values())):
+                raise EngineError(f"{path} has a slot already; a model is patched once.")
+        for path, module in modules:
+            wrapper = WRAPPERS.get(type(module))
+            if wrapper is None:
+                continue
+            name = name_below_layers(path)
+            if name in places:
+                raise EngineError(f"The model has two modules that are called {name}.")
+            places[name] = Place(len(places), *measure(module))
+            module.slot = Slot(places[name].index, active)
+            module.__class__ = wrapper
+        for _, module in modules:
+            if type(module) is SwitchGLU:
+                module.active = active
+                module.__class__ = SlotSwitchGLU
+        return cls(active, places, dtype)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The keys that are bound, in the order they came."""
+        return tuple(self._bound)
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """The wrapped modules, by the names that adapters use for them."""
+        return tuple(self._places)
+
+    def prepare(self, lora: Lora) -> Prepared:
+        """Check the adapter against the model and copy its arrays; nothing is bound yet.
+
+        Safe in another thread than the model's. Raises AdapterError with the module's name, and
+        both shapes where they differ, before anything is copied.
+        """
+        for name, weight in lora.weights.items():
+            check(lora, weight, self._places.get(name))
+        pairs: list[Pair | None] = [None] * len(self._places)
+        for name, weight in lora.weights.items():
+            pairs[self._places[name].index] = self._lay_out(weight)
+        arrays = [array for pair in pairs if pair is not None for array in pair]
+        mx.eval(arrays)
+        return Prepared(lora.scale, tuple(pairs), sum(array.nbytes for array in arrays))
+
+    def bind(self, key: str, adapter: Lora | Prepared) -> Prepared:
+        """Make ``key`` usable in mixes. One that is prepared takes microseconds.
+
+        A key that is bound gets the new arrays from the next ``use`` on. Raises AdapterError as
+        ``prepare`` does, and leaves everything as it was.
+        """
+        prepared = adapter if isinstance(adapter, Prepared) else self.prepare(adapter)
+        if len(prepared.pairs) != len(self._places):
+            raise AdapterError(f"{key!r} was prepared for another model.")
+        if key in self._bound:
+            self._mixes = None
+        self._bound[key] = prepared
+        return prepared
+
+    def unbind(self, key: str) -> None:
+        """Forget ``key``; its memory is free once no pass uses it. Raises AdapterError."""
+        if key not in self._bound:
+            raise AdapterError(f"No adapter {key!r} is bound.")
+        if any(key in mix.names for mix in self._mixes or ()):
+            self.use((BASE,))
+        del self._bound[key]
+
+    def use(self, mixes: Sequence[Mix]) -> None:
+        """Set the rows of the next forward passes: one mix for each, in order.
+
+        One mix, or the same for all rows, holds for any number of rows, and costs no
+        multiplication by row. ``use([BASE])`` is the bare model. Microseconds, however large the
+        model. Raises UnknownAdapterError, and leaves everything as it was.
+        """
+        wanted = tuple(mixes)
+        if wanted == self._mixes:
+            return
+        first = wanted[0] if wanted else BASE
+        per_row = any(mix != first for mix in wanted)
+        bound = self._bound
+        terms = row_terms(wanted, bound) if per_row else uniform_terms(first, bound)
+        self._active.terms, self._active.per_row, self._mixes = terms, per_row, wanted
+
+    def _lay_out(self, weight: LoraWeight) -> Pair:
+        # What is contiguous here is so in mlx_lm: other strides would mean other kernels and bits.
+        if weight.experts is None:
+            return Pair(self._copy(weight.a.T), self._copy(weight.b.T))
+        return Pair(self._copy(weight.a).swapaxes(-1, -2), self._copy(weight.b).swapaxes(-1, -2))
+
+    def _copy(self, array: NDArray[np.floating[Any]]) -> mx.array:
+        return mx.array(np.ascontiguousarray(array), self._dtype)
+
+
+def name_below_layers(path: str) -> str:
+    """``model.layers.0.mlp.gate`` -> ``layers.0.mlp.gate``; ``model.embed_tokens`` -> its end."""
+    match = _IN_LAYERS.search(path)
+    return match[1] if match else path.rsplit(".", 1)[-1]
+
+
+def measure(module: Module) -> tuple[int, int, int | None]:
+    """A module's inputs, outputs and experts, whether it is quantised or not."""
+    if isinstance(module, SwitchLinear | QuantizedSwitchLinear):
+        return module.input_dims, module.output_dims, module.num_experts
+    rows, columns = module.weight.shape
+    if isinstance(module, QuantizedLinear | QuantizedEmbedding):
+        columns = columns * 32 // module.bits
+    if isinstance(module, Embedding | QuantizedEmbedding):
+        return rows, columns, None
+    return columns, rows, None
+
+
+def check(lora: Lora, weight: LoraWeight, place: Place | None) -> None:
+    """Raise AdapterError if the update doesn't fit the module at ``place``."""
+    who = f"Adapter {lora.name!r} doesn't fit the base model: {weight.module}"
+    fix = f"Serve it on the model it was trained for{f', {lora.base}' if lora.base else ''}."
+    if place is None:
+        raise AdapterError(f"{who} isn't in the model.", fix=fix)
+    experts = () if place.experts is None else (place.experts,)
+    a, b = (*experts, weight.rank, place.inputs), (*experts, place.outputs, weight.rank)
+    if weight.a.shape != a or weight.b.shape != b:
+        raise AdapterError(
+            f"{who} has A {weight.a.shape} and B {weight.b.shape}; the model needs {a} and {b}.",
+            fix=fix,
+        )

@@ -1,0 +1,111 @@
+"""What is active in the next forward pass: the terms that every wrapped module adds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import mlx.core as mx
+
+from adapters.mix import Mix
+from kiki.errors import EngineError, UnknownAdapterError
+
+
+class Pair(NamedTuple):
+    """One module's update, laid out as mlx_lm's LoRA layers hold it.
+
+    Dense: ``a`` (inputs, rank), ``b`` (rank, outputs). Experts: ``a`` (experts, inputs, rank),
+    ``b`` (experts, rank, outputs), both as transposed views, which is what ``gather_mm`` is given
+    there too. Embedding: ``a`` (tokens, rank), ``b`` (rank, dims).
+    """
+
+    a: mx.array
+    b: mx.array
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """An adapter's arrays in MLX memory. ``pairs`` has a place for each wrapped module, in the
+    model's order; None where the adapter has nothing there."""
+
+    scale: float
+    pairs: tuple[Pair | None, ...]
+    nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """One adapter of the next pass, and its factor: weight times the adapter's own scale.
+
+    ``factor`` is a number where all rows weigh the adapter alike; else an array (rows,) that is 0
+    for the rows without it.
+    """
+
+    pairs: tuple[Pair | None, ...]
+    factor: float | mx.array
+    columns: dict[tuple[mx.Dtype, int], mx.array] = field(default_factory=dict)
+
+    def weigh(self, z: mx.array) -> mx.array:
+        """``z`` (rows, ...) times the factor. Raises EngineError when the rows don't match."""
+        if isinstance(self.factor, float):
+            return self.factor * z
+        if z.shape[0] != self.factor.size:
+            raise EngineError(
+                f"The batch has {z.shape[0]} rows, and mixes were set for {self.factor.size}.",
+                fix="Call Slots.use with one mix for each row before the forward pass.",
+            )
+        # In z's dtype, as a number would be: a row of a batch is computed as it is alone.
+        column = self.columns.get((z.dtype, z.ndim))
+        if column is None:
+            shape = (-1,) + (1,) * (z.ndim - 1)
+            column = self.factor.astype(z.dtype).reshape(shape)
+            self.columns[z.dtype, z.ndim] = column
+        return column * z
+
+    def spread(self, rows: mx.array) -> Term:
+        """The same for a pass whose leading axis is not the rows: ``rows`` says which each is."""
+        assert isinstance(self.factor, mx.array)
+        return Term(self.pairs, self.factor[rows])
+
+
+@dataclass(slots=True)
+class Active:
+    """The one object that all wrappers of a model read; changing it changes them all."""
+
+    terms: tuple[Term, ...] = ()
+    per_row: bool = False
+
+
+def uniform_terms(mix: Mix, bound: dict[str, Prepared]) -> tuple[Term, ...]:
+    """The terms of a batch whose rows all have this mix. Raises UnknownAdapterError."""
+    return tuple(
+        Term(adapter.pairs, weight * adapter.scale)
+        for adapter, weight in ((find(name, bound), weight) for name, weight in mix.weights)
+    )
+
+
+def row_terms(mixes: Sequence[Mix], bound: dict[str, Prepared]) -> tuple[Term, ...]:
+    """The terms of a batch with a mix for each row: each adapter of any row once, sorted by name.
+
+    The matrix products run on all rows, and a row without the adapter gets 0 times its result:
+    the arrays are read once for the batch, and no row is copied. Raises UnknownAdapterError.
+    """
+    weights = [dict(mix.weights) for mix in mixes]
+    terms = []
+    for name in sorted({name for row in weights for name in row}):
+        adapter = find(name, bound)
+        factors = [row.get(name, 0.0) * adapter.scale for row in weights]
+        terms.append(Term(adapter.pairs, mx.array(factors, mx.float32)))
+    return tuple(terms)
+
+
+def find(name: str, bound: dict[str, Prepared]) -> Prepared:
+    """The bound adapter of that key. Raises UnknownAdapterError."""
+    try:
+        return bound[name]
+    except KeyError:
+        known = ", ".join(sorted(bound)) or "none"
+        raise UnknownAdapterError(
+            f"No adapter {name!r} is bound; bound are: {known}.", param="kiki.adapters"
+        ) from None
