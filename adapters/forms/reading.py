@@ -1,0 +1,46 @@
+"""Which form an adapter on disk has, and reading it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from adapters.adapter import Form
+from adapters.forms import mlx, peft
+from adapters.lora import Lora
+from kiki.errors import AdapterError
+
+
+def form_of(path: Path) -> Form | None:
+    """The form of the adapter at ``path``, judged by file names and first bytes; None for none.
+
+    A folder with the weights of both mlx and PEFT is PEFT's.
+    """
+    if path.is_dir():
+        if (path / peft.WEIGHTS_FILE).exists():
+            return "peft"
+        return "mlx" if (path / mlx.WEIGHTS_FILE).exists() else None
+    if not path.is_file():
+        return None
+    try:
+        with path.open("rb") as file:
+            return "gguf" if file.read(4) == b"GGUF" else None
+    except OSError:
+        return None
+
+
+def read_lora(path: Path) -> Lora:
+    """The adapter at ``path``: an mlx folder, a PEFT folder or a GGUF file.
+
+    Every form keeps the update of each weight exactly: BF16 is read as float32, and differences
+    of scale or rank between modules go into ``b``. Values are not judged: NaN is read as NaN.
+    Raises AdapterError when there is no adapter at ``path``, or one that is damaged or no LoRA.
+    """
+    form = form_of(path)
+    if form == "mlx":
+        return mlx.read_mlx(path)
+    if form == "peft":
+        return peft.read_peft(path)
+    raise AdapterError(
+        f"{path} holds no adapter.",
+        fix=f"Give a folder with {mlx.WEIGHTS_FILE} or {peft.WEIGHTS_FILE}, or a GGUF file.",
+    )
