@@ -42,6 +42,7 @@ WRAPPERS: dict[type[Module], type[Module]] = {
     SwitchLinear: SlotSwitchLinear,
     QuantizedSwitchLinear: SlotQuantizedSwitchLinear,
 }
+ADAPTABLE = frozenset((*WRAPPERS, *WRAPPERS.values()))
 _IN_LAYERS = re.compile(r"(?:^|\.)(layers\.\d+\..+)$")
 
 
@@ -80,22 +81,16 @@ class Slots:
         adapters are held in; None keeps each one's own, as mlx_lm does. Raises EngineError if the
         model is patched already, or two modules have the same name below its layers.
         """
-        active = Active()
-        places: dict[str, Place] = {}
-        modules = model.named_modules()[::-1]  # it lists the last ones first
+        modules = model.named_modules()
         for path, module in modules:
-            if isinstance(module, tuple(WRAPPERS.values())):
+            if isinstance(getattr(module, "slot", None), Slot):
                 raise EngineError(f"{path} has a slot already; a model is patched once.")
-        for path, module in modules:
-            wrapper = WRAPPERS.get(type(module))
-            if wrapper is None:
-                continue
-            name = name_below_layers(path)
-            if name in places:
-                raise EngineError(f"The model has two modules that are called {name}.")
-            places[name] = Place(len(places), *measure(module))
-            module.slot = Slot(places[name].index, active)
-            module.__class__ = wrapper
+        active = Active()
+        found = find_modules(model)
+        places = {name: place for name, (place, _) in found.items()}
+        for place, module in found.values():
+            module.slot = Slot(place.index, active)
+            module.__class__ = WRAPPERS[type(module)]
         for _, module in modules:
             if type(module) is SwitchGLU:
                 module.active = active
@@ -179,6 +174,22 @@ def name_below_layers(path: str) -> str:
     """``model.layers.0.mlp.gate`` -> ``layers.0.mlp.gate``; ``model.embed_tokens`` -> its end."""
     match = _IN_LAYERS.search(path)
     return match[1] if match else path.rsplit(".", 1)[-1]
+
+
+def find_modules(model: Module) -> dict[str, tuple[Place, Module]]:
+    """The modules that an adapter can change, by the names that adapters use, in their order.
+
+    Raises EngineError if two have the same name below the layers.
+    """
+    found: dict[str, tuple[Place, Module]] = {}
+    for path, module in reversed(model.named_modules()):  # it lists the last ones first
+        if type(module) not in ADAPTABLE:
+            continue
+        name = name_below_layers(path)
+        if name in found:
+            raise EngineError(f"The model has two modules that are called {name}.")
+        found[name] = Place(len(found), *measure(module)), module
+    return found
 
 
 def measure(module: Module) -> tuple[int, int, int | None]:
