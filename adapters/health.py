@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from adapters.lora import Lora, LoraWeight
+from adapters.recipes.rules import LAYERS, MODULES, RANK
+from kiki.names import base_key, same_base
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,24 +20,9 @@ Code = Literal[
     "base-unnamed", "zero-experts", "rank", "alpha", "missing-kinds", "uneven", "layers",
 ]  # fmt: skip
 
-RANK, ALPHA = 16, 16.0
-LAYERS = 32  # of the 40 that Qwen3.6-35B-A3B has
-MOE_KINDS = frozenset(
-    {f"linear_attn.{name}" for name in ("in_proj_a", "in_proj_b", "in_proj_qkv", "in_proj_z")}
-    | {"linear_attn.out_proj", "mlp.gate", "mlp.shared_expert_gate"}
-    | {f"self_attn.{name}_proj" for name in "qkvo"}
-    | {f"mlp.{part}.{name}_proj" for part in ("shared_expert", "switch_mlp")
-       for name in ("down", "gate", "up")}
-)  # fmt: skip
-"""The 17 kinds of modules that an adapter of Qwen3.6-35B-A3B has."""
-
+ALPHA = float(RANK)  # the update's scale is 1
 ZERO_NORM = 1e-6  # a lora_B of a smaller Frobenius norm was never trained: it starts as zeros
-_MOE = re.compile(r"qwen3\.[56]-35b-a3b")
-_HUB_FOLDER = re.compile(r"models--[^/]+?--([^/]+)/snapshots/[^/]+")
-_BUILD = re.compile(
-    r"[-_.](\d+-?bits?|mlx|gguf|awq|gptq|exl\d|dwq|ud|bf16|fp?(8|16|32)|int[48]|mxfp4|nvfp4"
-    r"|i?q\d(_[01k](_[smlx]{1,2})?|_(xxs|xs|s|m|nl))?)$"
-)
+_MOE = frozenset({base_key("Qwen3.6-35B-A3B"), base_key("Qwen3.5-35B-A3B")})
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +51,12 @@ def examine(
     if not lora.weights:
         return (Finding("sick", "empty", "It holds no LoRA weights."),)
     known_as = base or lora.base
-    moe = bool(_MOE.match(base_key(known_as)))
+    moe = base_key(known_as) in _MOE
     findings = [
         *_weights(lora),
         *_base(lora, base),
         *_shape(lora),
-        *_kinds(lora, MOE_KINDS if moe else kinds),
+        *_kinds(lora, MODULES if moe else kinds),
         *_uneven(lora),
     ]
     if moe:
@@ -81,24 +67,6 @@ def examine(
 def is_sick(findings: Iterable[Finding]) -> bool:
     """Must the adapter be kept from serving?"""
     return any(finding.level == "sick" for finding in findings)
-
-
-def same_base(one: str, other: str) -> bool:
-    """Do two names mean the same base model, whoever uploaded it and however it is quantised?"""
-    return base_key(one) == base_key(other)
-
-
-def base_key(name: str) -> str:
-    """A base model's name without owner, folder, quantisation and file ending, in lower case.
-
-    ``mlx-community/Qwen3.6-35B-A3B-4bit``, ``/models/Qwen3.6-35B-A3B-Q4_K_M.gguf`` and
-    ``Qwen/Qwen3.6-35B-A3B`` all give ``qwen3.6-35b-a3b``.
-    """
-    name = _HUB_FOLDER.sub(r"\1", name.strip().rstrip("/"))
-    key = re.split(r"[/\\]", name)[-1].lower()
-    while (shorter := _BUILD.sub("", key)) != key:
-        key = shorter
-    return key
 
 
 def _weights(lora: Lora) -> Iterator[Finding]:
