@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from adapters.lora import Lora, LoraWeight
-from adapters.recipes.rules import LAYERS, MODULES, RANK
 from kiki.names import base_key, same_base
 
 if TYPE_CHECKING:
@@ -20,7 +19,17 @@ Code = Literal[
     "base-unnamed", "zero-experts", "rank", "alpha", "missing-kinds", "uneven", "layers",
 ]  # fmt: skip
 
-ALPHA = float(RANK)  # the update's scale is 1
+RANK, ALPHA = 16, 16.0
+LAYERS = 32  # of the 40 that Qwen3.6-35B-A3B has
+MOE_KINDS = frozenset(
+    {f"linear_attn.{name}" for name in ("in_proj_a", "in_proj_b", "in_proj_qkv", "in_proj_z")}
+    | {"linear_attn.out_proj", "mlp.gate", "mlp.shared_expert_gate"}
+    | {f"self_attn.{name}_proj" for name in "qkvo"}
+    | {f"mlp.{part}.{name}_proj" for part in ("shared_expert", "switch_mlp")
+       for name in ("down", "gate", "up")}
+)  # fmt: skip
+"""The 17 kinds of modules that an adapter of Qwen3.6-35B-A3B has."""
+
 ZERO_NORM = 1e-6  # a lora_B of a smaller Frobenius norm was never trained: it starts as zeros
 _MOE = frozenset({base_key("Qwen3.6-35B-A3B"), base_key("Qwen3.5-35B-A3B")})
 
@@ -56,7 +65,7 @@ def examine(
         *_weights(lora),
         *_base(lora, base),
         *_shape(lora),
-        *_kinds(lora, MODULES if moe else kinds),
+        *_kinds(lora, MOE_KINDS if moe else kinds),
         *_uneven(lora),
     ]
     if moe:
