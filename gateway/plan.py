@@ -2,10 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
 from adapters.mix import BASE, Mix
+from adapters.policy import BaseOnly
 from gateway.turn import Mount, Options, Plan
 from routing.domains import DomainTable
 from routing.router import ActiveDomain, RouteDecision
+
+NOTHING_MEASURED: Mapping[str, BaseOnly] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class _Share:
+    """An active domain's part of the answer: its adapter's, or the base's where that is None.
+
+    ``lost`` says what was measured where an adapter is loaded and the base is better.
+    """
+
+    domain: ActiveDomain
+    adapter: str | None
+    lost: BaseOnly | None = None
 
 
 def choose(
@@ -13,10 +32,13 @@ def choose(
     route: RouteDecision | None,
     loaded: frozenset[str],
     table: DomainTable,
+    base_only: Mapping[str, BaseOnly] = NOTHING_MEASURED,
 ) -> Mount:
     """Decide plan and mix: the caller's word first, else the router's confidence.
 
-    A domain without a loaded adapter keeps its share of the weight, which then is the base's.
+    A domain without a loaded adapter keeps its share of the weight, which then is the base's; so
+    does one whose adapter is in ``base_only``, having been measured worse than this base. A
+    caller who names such an adapter gets it.
     """
     if options.adapter_missing:
         name = options.adapter_missing
@@ -25,17 +47,33 @@ def choose(
         return _named(options.adapters, options.plan)
     if route is None or route.fallback:
         return Mount("single", BASE, "no domain is active: the base answers")
-    served = [(domain, adapter_of(domain, loaded, table)) for domain in route.active]
-    base_only = tuple(domain.name for domain, adapter in served if adapter is None)
-    ranked = [(adapter, domain.weight) for domain, adapter in served if adapter is not None]
+    shares = [_share(domain, loaded, table, base_only) for domain in route.active]
+    ranked = [(s.adapter, s.domain.weight) for s in shares if s.adapter is not None]
+    bases = [share for share in shares if share.adapter is None]
+    names = tuple(share.domain.name for share in bases)
+    lost = [f"{share.lost.adapter}: {share.lost}" for share in bases if share.lost]
     if not ranked:
-        reason = f"no adapter is loaded for {', '.join(base_only)}: the base answers"
-        return Mount("single", BASE, reason, base_only)
+        missing = ", ".join(share.domain.name for share in bases if not share.lost)
+        why = [f"no adapter is loaded for {missing}"] * bool(missing) + lost
+        return Mount("single", BASE, f"{'; '.join(why)}: the base answers", names)
     plan, reason = _plan(options.plan, route, len(ranked), table)
-    if plan == "single" and served[0][1] is None:
-        reason = f"{route.active[0].name} leads and has no adapter: the base answers"
-        return Mount("single", BASE, reason, base_only)
-    return Mount(plan, _mix(plan, ranked), reason, base_only)
+    if plan == "single" and shares[0].adapter is None:
+        first = shares[0]
+        why_not = str(first.lost) if first.lost else "no adapter is loaded for it"
+        reason = f"{first.domain.name} leads, {why_not}: the base answers"
+        return Mount("single", BASE, reason, names)
+    return Mount(plan, _mix(plan, ranked), "; ".join([reason, *lost]), names)
+
+
+def _share(
+    domain: ActiveDomain,
+    loaded: frozenset[str],
+    table: DomainTable,
+    base_only: Mapping[str, BaseOnly],
+) -> _Share:
+    adapter = adapter_of(domain, loaded, table)
+    lost = base_only.get(adapter) if adapter else None
+    return _Share(domain, None if lost else adapter, lost)
 
 
 def adapter_of(domain: ActiveDomain, loaded: frozenset[str], table: DomainTable) -> str | None:

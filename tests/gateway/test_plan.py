@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from adapters.mix import BASE, Mix
+from adapters.policy import Policy
 from gateway import plan
 from gateway.turn import Options
 from routing.domains import load_domains
@@ -30,6 +31,11 @@ def route(*active: tuple[str, float], clear: bool = False) -> RouteDecision:
 
 def choose(options: Options, decision: RouteDecision | None):
     return plan.choose(options, decision, LOADED, TABLE)
+
+
+def choose_on_the_reference_base(options: Options, decision: RouteDecision | None):
+    verdicts = Policy.load().verdicts("mlx-community/Qwen3.6-35B-A3B-4bit")
+    return plan.choose(options, decision, LOADED, TABLE, verdicts)
 
 
 def test_nothing_in_domain_runs_on_the_base():
@@ -92,3 +98,44 @@ def test_a_panel_of_fewer_than_two_adapters_is_none():
     assert choose(Options(plan="panel"), route(("rust", 0.6), ("sql", 0.5))).plan == "blend"
     assert choose(Options(plan="panel"), route()).plan == "single"
     assert choose(Options(plan="panel", adapters=Mix.single("shell")), None).plan == "single"
+
+
+def test_a_domain_whose_adapter_measured_worse_runs_on_the_base_and_the_reason_says_so():
+    mount = choose_on_the_reference_base(Options(), route(("python", 0.9)))
+    assert (mount.plan, mount.mix, mount.base_only) == ("single", BASE, ("python",))
+    assert "python: base 73.0 > adapter 66.0 on MBPP" in mount.reason
+    assert choose(Options(), route(("python", 0.9))).mix == Mix.single("python")
+
+
+def test_its_share_of_a_blend_is_the_bases_and_the_others_keep_theirs():
+    mount = choose_on_the_reference_base(Options(), route(("shell", 0.6), ("python", 0.6)))
+    assert mount.plan == "blend"
+    assert dict(mount.mix.weights) == pytest.approx({"shell": 0.5})
+    assert mount.base_only == ("python",)
+    assert "2 domains are active" in mount.reason
+    assert "base 73.0 > adapter 66.0 on MBPP" in mount.reason
+
+
+def test_a_leader_that_measured_worse_is_not_replaced_by_the_next_domain():
+    ahead = route(("python", 0.95), ("sql", 0.3), clear=True)
+    mount = choose_on_the_reference_base(Options(), ahead)
+    assert (mount.mix, mount.base_only) == (BASE, ("python",))
+    assert mount.reason.startswith("python leads, base 73.0 > adapter 66.0 on MBPP")
+
+
+def test_missing_and_worse_adapters_are_told_apart():
+    mount = choose_on_the_reference_base(Options(), route(("rust", 0.6), ("python", 0.6)))
+    assert (mount.mix, mount.base_only) == (BASE, ("rust", "python"))
+    assert "no adapter is loaded for rust; python: base 73.0" in mount.reason
+
+
+def test_an_adapter_that_the_caller_names_is_served_whatever_was_measured():
+    mix = Mix.of({"python": 0.7, "shell": 0.3})
+    for asked in (mix, Mix.single("python")):
+        mount = choose_on_the_reference_base(Options(adapters=asked), route(("python", 0.9)))
+        assert (mount.mix, mount.base_only) == (asked, ())
+
+
+def test_a_panel_counts_only_the_adapters_that_may_be_used():
+    decision = route(("python", 0.6), ("sql", 0.6))
+    assert choose_on_the_reference_base(Options(plan="panel"), decision).plan == "blend"
