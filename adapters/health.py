@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 Level = Literal["sick", "warning"]
 Code = Literal[
-    "empty", "zero-b", "zero-a", "not-finite", "wrong-base",
+    "unreadable", "empty", "zero-b", "zero-a", "not-finite", "wrong-base",
     "base-unnamed", "zero-experts", "rank", "alpha", "missing-kinds", "uneven", "layers",
 ]  # fmt: skip
 

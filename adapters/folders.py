@@ -1,0 +1,22 @@
+"""Adapters in a folder, before any of them is read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from adapters.forms import form_of
+
+
+def adapters_in(path: Path) -> list[Path]:
+    """``path`` itself where it is an adapter, else the adapters right below it, by name."""
+    if form_of(path) is not None:
+        return [path]
+    if not path.is_dir():
+        return []
+    return [child for child in sorted(path.iterdir()) if form_of(child) is not None]
+
+
+def weight_bytes(path: Path) -> int:
+    """What an adapter's weights take on disk, in bytes."""
+    files = [path] if path.is_file() else path.glob("*.safetensors")
+    return sum(file.stat().st_size for file in files)
