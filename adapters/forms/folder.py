@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -72,3 +73,9 @@ def positive(value: object, what: str) -> float:
     if not math.isfinite(number) or number <= 0:
         raise AdapterError(f"{what} is {value!r}; it must be a finite number above 0.")
     return number
+
+
+def write_config(config: Mapping[str, Any], folder: Path) -> None:
+    """Write ``adapter_config.json`` into ``folder``."""
+    text = json.dumps(config, indent=2, sort_keys=True, allow_nan=False)
+    (folder / CONFIG_FILE).write_text(text + "\n", "utf-8")

@@ -60,13 +60,11 @@ def check_weight(weight: LoraWeight, rank: int | None, where: str) -> None:
     """Raise AdapterError unless the shapes of ``a`` and ``b`` fit each other (and ``rank``)."""
     a, b = weight.a, weight.b
     fits = a.ndim == b.ndim and a.ndim in (2, 3) and min(a.shape + b.shape) > 0
-    if not fits or a.shape[:-2] != b.shape[:-2] or a.shape[-2] != b.shape[-1]:
-        raise AdapterError(f"{where}: {weight.module} has shapes A {a.shape} and B {b.shape}.")
-    if rank is not None and a.shape[-2] != rank:
-        raise AdapterError(
-            f"{where}: {weight.module} has shapes A {a.shape} and B {b.shape}, "
-            f"but the config says rank {rank}."
-        )
+    fits = fits and a.shape[:-2] == b.shape[:-2] and a.shape[-2] == b.shape[-1]
+    if fits and rank in (None, a.shape[-2]):
+        return
+    said = "" if rank is None else f", but the config says rank {rank}"
+    raise AdapterError(f"{where}: {weight.module} has shapes A {a.shape} and B {b.shape}{said}.")
 
 
 def with_scale(weight: LoraWeight, factor: float) -> LoraWeight:

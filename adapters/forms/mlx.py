@@ -10,9 +10,16 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adapters.forms.folder import CONFIG_FILE, file_in, positive, rank_of, read_config
+from adapters.forms.folder import (
+    CONFIG_FILE,
+    file_in,
+    positive,
+    rank_of,
+    read_config,
+    write_config,
+)
 from adapters.forms.halves import Half, Named, check_weight, make_lora, pair_up
-from adapters.forms.tensors import read_safetensors
+from adapters.forms.tensors import read_safetensors, write_safetensors
 from adapters.lora import Lora, LoraWeight
 from kiki.errors import AdapterError
 
@@ -68,3 +75,34 @@ def _named(tensors: dict[str, NDArray[np.floating[Any]]], where: str) -> list[Na
         half: Half = "A" if match[2] == "a" else "B"
         found.append(Named(name, match[1], half, array))
     return found
+
+
+def write_mlx(lora: Lora, folder: Path, *, nested: bool, layers: int | None = None) -> None:
+    """Write ``lora``, all of one rank, into ``folder`` as mlx_lm's trainer does.
+
+    ``nested`` is for a base whose language model is a part of it. ``layers`` is how many the base
+    has; mlx_lm adapts the last ``num_layers`` of them, -1 for all. Where ``layers`` isn't known,
+    the highest adapted one counts as the base's last, as in all that mlx_lm trains.
+    """
+    prefix = "language_model.model." if nested else "model."
+    tensors = {}
+    for name, weight in lora.weights.items():
+        dense = weight.experts is None
+        tensors[f"{prefix}{name}.lora_a"] = weight.a.T if dense else weight.a
+        tensors[f"{prefix}{name}.lora_b"] = weight.b.T if dense else weight.b
+    write_safetensors(tensors, folder / WEIGHTS_FILE, {"format": "mlx"})
+    adapted = {weight.layer for weight in lora.weights.values()}
+    last = layers or max(adapted) + 1
+    config: dict[str, Any] = {
+        "fine_tune_type": "lora",
+        "num_layers": last - min(adapted) if min(adapted) else -1,
+        "lora_parameters": {
+            "rank": lora.rank,
+            "scale": lora.scale,
+            "dropout": 0.0,
+            "keys": sorted({weight.kind for weight in lora.weights.values()}),
+        },
+    }
+    if lora.base:
+        config["model"] = lora.base
+    write_config(config, folder)

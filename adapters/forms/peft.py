@@ -15,6 +15,7 @@ from adapters.forms.folder import CONFIG_FILE, file_in, read_config
 from adapters.forms.halves import Half, Named, Pair, check_weight, make_lora, pair_up, with_scale
 from adapters.forms.peft_config import Scales, read_scales
 from adapters.forms.peft_experts import is_fused, is_separate, read_fused, read_separate
+from adapters.forms.peft_writing import WEIGHTS_FILE
 from adapters.forms.tensors import read_safetensors
 from adapters.lora import Lora, LoraWeight
 from kiki.errors import AdapterError
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-WEIGHTS_FILE = "adapter_model.safetensors"
 
 _NAME = re.compile(
     r"base_model\.model\.((?:model\.|model\.language_model\.|language_model\.model\.)?"
@@ -64,8 +64,6 @@ def _weights(
         if is_separate(pair.module) or is_fused(pair.module):
             continue
         weight = LoraWeight(_below_model(pair.module), pair.a, pair.b)
-        if pair.a.ndim != 2:
-            raise AdapterError(f"{where}: {pair.module} has shapes A {pair.a.shape}.")
         weights.append(_at_default(weight, pair.module, scales, where))
     weights += read_fused(fused, scales, config, where)
     by_expert = [
@@ -77,6 +75,8 @@ def _weights(
 
 def _at_default(weight: LoraWeight, path: str, scales: Scales, where: str) -> LoraWeight:
     check_weight(weight, scales.rank_of(path), where)
+    if weight.experts is not None:
+        raise AdapterError(f"{where}: {path} has shapes A {weight.a.shape}; two axes are read.")
     return with_scale(weight, scales.factor(path))
 
 

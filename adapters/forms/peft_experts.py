@@ -16,6 +16,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from adapters.forms.experts import split_gate_up
 from adapters.forms.halves import Pair, check_weight, with_scale
 from adapters.forms.peft_config import Scales
 from adapters.lora import LoraWeight
@@ -76,7 +77,7 @@ def read_fused(
         path = f"{match[1]}.{parameter}"
         name = f"{match[2]}.switch_mlp.{parameter}"
         weight = with_scale(_unfold(name, pair, scales.rank_of(path), where), scales.factor(path))
-        made += _split(weight) if parameter == "gate_up_proj" else [weight]
+        made += split_gate_up(weight) if parameter == "gate_up_proj" else [weight]
     return made
 
 
@@ -112,18 +113,3 @@ def _unfold(module: str, pair: Pair, rank: int, where: str) -> LoraWeight:
     if module.endswith("gate_up_proj") and b.shape[0] % 2:
         raise AdapterError(f"{where}: {pair.module} has an odd number of outputs.")
     return weight
-
-
-def _split(weight: LoraWeight) -> list[LoraWeight]:
-    """The gate and up halves of a fused update; exact, for they are rows of ``b``.
-
-    A block-diagonal one, as ``fuse`` makes it, gives back the two ranks it was made of.
-    """
-    stem = weight.module.removesuffix("gate_up_proj")
-    outputs, half = weight.b.shape[1] // 2, weight.rank // 2
-    gate, up = weight.b[:, :outputs], weight.b[:, outputs:]
-    a_gate = a_up = weight.a
-    if weight.rank % 2 == 0 and not gate[..., half:].any() and not up[..., :half].any():
-        a_gate, a_up = weight.a[:, :half], weight.a[:, half:]
-        gate, up = gate[..., :half], up[..., half:]
-    return [LoraWeight(f"{stem}gate_proj", a_gate, gate), LoraWeight(f"{stem}up_proj", a_up, up)]

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from adapters.adapter import Form
-from adapters.forms import mlx, peft
+from adapters.forms import gguf, mlx, peft
+from adapters.forms.base import BaseShape
+from adapters.forms.peft_writing import WEIGHTS_FILE as PEFT_WEIGHTS
 from adapters.lora import Lora
 from kiki.errors import AdapterError
 
@@ -16,7 +18,7 @@ def form_of(path: Path) -> Form | None:
     A folder with the weights of both mlx and PEFT is PEFT's.
     """
     if path.is_dir():
-        if (path / peft.WEIGHTS_FILE).exists():
+        if (path / PEFT_WEIGHTS).exists():
             return "peft"
         return "mlx" if (path / mlx.WEIGHTS_FILE).exists() else None
     if not path.is_file():
@@ -28,11 +30,13 @@ def form_of(path: Path) -> Form | None:
         return None
 
 
-def read_lora(path: Path) -> Lora:
+def read_lora(path: Path, *, base: BaseShape | None = None) -> Lora:
     """The adapter at ``path``: an mlx folder, a PEFT folder or a GGUF file.
 
     Every form keeps the update of each weight exactly: BF16 is read as float32, and differences
     of scale or rank between modules go into ``b``. Values are not judged: NaN is read as NaN.
+    ``base`` is needed for a GGUF file that wasn't written here and whose rows have an order that
+    depends on the base's heads (llama's q and k, the linear attention).
     Raises AdapterError when there is no adapter at ``path``, or one that is damaged or no LoRA.
     """
     form = form_of(path)
@@ -40,7 +44,9 @@ def read_lora(path: Path) -> Lora:
         return mlx.read_mlx(path)
     if form == "peft":
         return peft.read_peft(path)
+    if form == "gguf":
+        return gguf.read_gguf(path, base)
     raise AdapterError(
         f"{path} holds no adapter.",
-        fix=f"Give a folder with {mlx.WEIGHTS_FILE} or {peft.WEIGHTS_FILE}, or a GGUF file.",
+        fix=f"Give a folder with {mlx.WEIGHTS_FILE} or {PEFT_WEIGHTS}, or a GGUF file.",
     )
