@@ -97,7 +97,9 @@ class _Sums:
             shape = (self._count, self._count)
             products = self._products.setdefault(kind, np.zeros(shape))
             squares = self._squares.setdefault(kind, np.zeros(shape))
-            across = inner_products(list(left.values()), list(right.values())).sum(axis=0)
+            one = list(left.values())
+            other = one if right is left else list(right.values())
+            across = inner_products(one, other).sum(axis=0)
             i, j = list(left), list(right)
             products[np.ix_(i, j)] += across
             squares[np.ix_(i, j)] += _square_norms(left)[:, None]
@@ -123,7 +125,8 @@ def _shared(
     rows: Mapping[int, Lora], columns: Mapping[int, Lora]
 ) -> Iterator[tuple[str, dict[int, LoraWeight], dict[int, LoraWeight]]]:
     """Kind and updates of each module, by adapter; those of another shape are another module."""
-    left, right = _by_module(rows), _by_module(columns)
+    left = _by_module(rows)
+    right = left if columns is rows else _by_module(columns)
     for key, weights in left.items():
         if key in right:
             yield next(iter(weights.values())).kind, weights, right[key]
@@ -140,8 +143,8 @@ def _by_module(loras: Mapping[int, Lora]) -> dict[object, dict[int, LoraWeight]]
 def _square_norms(weights: Mapping[int, LoraWeight]) -> NDArray[np.float64]:
     import numpy as np
 
-    norms = [float(inner_products([weight], [weight]).sum()) for weight in weights.values()]
-    return np.maximum(norms, 0)
+    each = ([weight] for weight in weights.values())
+    return np.maximum([float(inner_products(one, one).sum()) for one in each], 0)
 
 
 def _read(paths: Sequence[Path], block: Sequence[int]) -> dict[int, Lora]:
