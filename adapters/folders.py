@@ -20,3 +20,8 @@ def weight_bytes(path: Path) -> int:
     """What an adapter's weights take on disk, in bytes."""
     files = [path] if path.is_file() else path.glob("*.safetensors")
     return sum(file.stat().st_size for file in files)
+
+
+def name_of(path: Path) -> str:
+    """What an adapter is called: its folder's name, or its file's without the ending."""
+    return path.name if path.is_dir() else path.stem

@@ -7,6 +7,7 @@ updates can point the same way and harm nothing, and a win rate can fall by chan
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +15,9 @@ from typing import Literal
 
 from adapters.adapter import Refusal
 from adapters.angle import AngleReport, angles
+from adapters.folders import name_of
 from adapters.forms import read_lora
 from adapters.health import Finding, examine, is_sick
-from adapters.lora import Lora
 from kiki.errors import AdapterError
 
 Verdict = Literal["pass", "angle", "win-rate", "roll-back", "unhealthy"]
@@ -42,6 +43,9 @@ class Limits:
 
     angle: float = 30.0
     win_rate_drop: float = 0.03
+
+
+DEFAULT_LIMITS = Limits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +102,7 @@ def run_gate(
     *,
     drops: Mapping[str, float] | float | None = None,
     base: str | None = None,
-    limits: Limits | None = None,
+    limits: Limits = DEFAULT_LIMITS,
     progress: Progress | None = None,
 ) -> GateReport:
     """Judge the adapter at ``new``: its health first, then against each prior.
@@ -110,29 +114,57 @@ def run_gate(
         lora = read_lora(new)
     except AdapterError as error:
         findings: tuple[Finding, ...] = (Finding("sick", "unreadable", str(error)),)
-        return GateReport(new.name, findings, (), (), "unhealthy")
+        return GateReport(name_of(new), findings, (), (), "unhealthy")
     findings = examine(lora, base=base)
     if is_sick(findings):
-        return GateReport(lora.name, findings, (), (), "unhealthy")
+        return GateReport(name_of(new), findings, (), (), "unhealthy")
     comparisons: list[Comparison] = []
     left_out: list[Refusal] = []
-    for done, path in enumerate(priors):
+    for done, path in enumerate(priors, start=1):
+        name = name_of(path)
+        try:
+            report = angles(read_lora(path), lora)
+        except AdapterError as error:
+            left_out.append(Refusal(name, path, str(error)))
+        else:
+            drop = drops.get(name) if isinstance(drops, Mapping) else drops
+            verdict = judge(report.mean, drop, limits)
+            comparisons.append(Comparison(name, report, drop, verdict))
         if progress:
             progress(done, len(priors))
-        try:
-            comparisons.append(_compare(lora, read_lora(path), drops, limits or Limits()))
-        except AdapterError as error:
-            left_out.append(Refusal(path.name, path, str(error)))
-    if progress:
-        progress(len(priors), len(priors))
-    verdicts = {comparison.verdict for comparison in comparisons}
-    verdict: Verdict = next((worst for worst in _WORST_FIRST if worst in verdicts), "pass")
-    return GateReport(lora.name, findings, tuple(comparisons), tuple(left_out), verdict)
+    verdict = _worst(comparisons)
+    return GateReport(name_of(new), findings, tuple(comparisons), tuple(left_out), verdict)
 
 
-def _compare(
-    new: Lora, prior: Lora, drops: Mapping[str, float] | float | None, limits: Limits
-) -> Comparison:
-    drop = drops.get(prior.name) if isinstance(drops, Mapping) else drops
-    report = angles(prior, new)
-    return Comparison(prior.name, report, drop, judge(report.mean, drop, limits))
+def _worst(comparisons: Sequence[Comparison]) -> Verdict:
+    found = {comparison.verdict for comparison in comparisons}
+    return next((verdict for verdict in _WORST_FIRST if verdict in found), "pass")
+
+
+def read_drops(path: Path) -> dict[str, float]:
+    """How far win rates fell, by prior, from a JSON file.
+
+    Each prior's name stands before its drop (0.05), or ``{"before": 0.6, "after": 0.55}``. Raises
+    AdapterError when the file isn't that, or a number isn't a rate.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise AdapterError(f"{path} can't be read as JSON: {error}.") from error
+    if not isinstance(content, dict):
+        raise AdapterError(f"{path} isn't a JSON object.", fix='For example {"sql": 0.01}.')
+    return {name: _drop(value, f"{path}: {name}") for name, value in content.items()}
+
+
+def _drop(value: object, where: str) -> float:
+    if isinstance(value, dict):
+        before, after = (_rate(value.get(key), 0, f"{where}.{key}") for key in ("before", "after"))
+        return round(before - after, 12)  # 0.60 - 0.57 is 0.03, as people count
+    return _rate(value, -1, where)
+
+
+def _rate(value: object, lowest: int, where: str) -> float:
+    # NaN is no number between two others either.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not lowest <= value <= 1:
+        raise AdapterError(f"{where} is {value!r}; it must be a number from {lowest} to 1.")
+    return float(value)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from adapters.adapter import Refusal
 from adapters.angle import degrees, inner_products, shape_of
-from adapters.folders import weight_bytes
+from adapters.folders import name_of, weight_bytes
 from adapters.forms import read_lora
 from adapters.health import examine
 from adapters.lora import Lora, LoraWeight
@@ -74,7 +74,7 @@ def sweep(
         sums.add(rows, columns)
     if progress:
         progress("angles", len(rounds), len(rounds))
-    names = tuple(path.name for path in readable)
+    names = tuple(name_of(path) for path in readable)
     return Sweep(names, tuple(sums.pairs(names)), tuple(left_out))
 
 
@@ -174,10 +174,10 @@ def _healthy(paths: Sequence[Path], progress: Progress | None) -> tuple[list[Pat
         try:
             sick = [finding for finding in examine(read_lora(path)) if finding.level == "sick"]
         except AdapterError as error:
-            left_out.append(Refusal(path.name, path, str(error)))
+            left_out.append(Refusal(name_of(path), path, str(error)))
             continue
         if sick:
-            left_out.append(Refusal(path.name, path, " ".join(one.detail for one in sick)))
+            left_out.append(Refusal(name_of(path), path, " ".join(one.detail for one in sick)))
         else:
             readable.append(path)
     if progress:
