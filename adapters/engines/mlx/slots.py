@@ -110,8 +110,8 @@ class Slots:
     def prepare(self, lora: Lora) -> Prepared:
         """Check the adapter against the model and copy its arrays; nothing is bound yet.
 
-        Safe in another thread than the model's. Raises AdapterError with the module's name, and
-        both shapes where they differ, before anything is copied.
+        Safe in another thread than the model's. Raises AdapterError for a module that the model
+        hasn't, for shapes that differ (naming both), and for numbers that aren't finite.
         """
         for name, weight in lora.weights.items():
             check(lora, weight, self._places.get(name))
@@ -119,6 +119,9 @@ class Slots:
         for name, weight in lora.weights.items():
             pairs[self._places[name].index] = self._lay_out(weight)
         arrays = [array for pair in pairs if pair is not None for array in pair]
+        # In a batch, rows without the adapter take 0 times its result: 0 only if that is finite.
+        if arrays and not mx.stack([mx.isfinite(array).all() for array in arrays]).all():
+            raise AdapterError(f"Adapter {lora.name!r} holds numbers that aren't finite.")
         mx.eval(arrays)
         return Prepared(lora.scale, tuple(pairs), sum(array.nbytes for array in arrays))
 
@@ -155,10 +158,11 @@ class Slots:
         if wanted == self._mixes:
             return
         first = wanted[0] if wanted else BASE
-        per_row = any(mix != first for mix in wanted)
-        bound = self._bound
-        terms = row_terms(wanted, bound) if per_row else uniform_terms(first, bound)
-        self._active.terms, self._active.per_row, self._mixes = terms, per_row, wanted
+        if all(mix == first for mix in wanted):
+            terms, rows = uniform_terms(first, self._bound), None
+        else:
+            terms, rows = row_terms(wanted, self._bound), len(wanted)
+        self._active.terms, self._active.rows, self._mixes = terms, rows, wanted
 
     def _lay_out(self, weight: LoraWeight) -> Pair:
         # What is contiguous here is so in mlx_lm: other strides would mean other kernels and bits.

@@ -50,11 +50,7 @@ class Term:
         """``z`` (rows, ...) times the factor. Raises EngineError when the rows don't match."""
         if isinstance(self.factor, float):
             return self.factor * z
-        if z.shape[0] != self.factor.size:
-            raise EngineError(
-                f"The batch has {z.shape[0]} rows, and mixes were set for {self.factor.size}.",
-                fix="Call Slots.use with one mix for each row before the forward pass.",
-            )
+        check_rows(z.shape[0], self.factor.size)
         # In z's dtype, as a number would be: a row of a batch is computed as it is alone.
         column = self.columns.get((z.dtype, z.ndim))
         if column is None:
@@ -64,7 +60,7 @@ class Term:
         return column * z
 
     def spread(self, rows: mx.array) -> Term:
-        """The same for a pass whose leading axis is not the rows: ``rows`` says which each is."""
+        """The same for a leading axis that isn't the rows: ``rows`` says which row each is of."""
         assert isinstance(self.factor, mx.array)
         return Term(self.pairs, self.factor[rows])
 
@@ -74,7 +70,7 @@ class Active:
     """The one object that all wrappers of a model read; changing it changes them all."""
 
     terms: tuple[Term, ...] = ()
-    per_row: bool = False
+    rows: int | None = None  # None: all rows are alike, however many
 
 
 def uniform_terms(mix: Mix, bound: dict[str, Prepared]) -> tuple[Term, ...]:
@@ -98,6 +94,15 @@ def row_terms(mixes: Sequence[Mix], bound: dict[str, Prepared]) -> tuple[Term, .
         factors = [row.get(name, 0.0) * adapter.scale for row in weights]
         terms.append(Term(adapter.pairs, mx.array(factors, mx.float32)))
     return tuple(terms)
+
+
+def check_rows(rows: int, mixes: int) -> None:
+    """Raise EngineError unless there is a mix for each row."""
+    if rows != mixes:
+        raise EngineError(
+            f"The batch has {rows} rows, and mixes were set for {mixes}.",
+            fix="Call Slots.use with one mix for each row before the forward pass.",
+        )
 
 
 def find(name: str, bound: dict[str, Prepared]) -> Prepared:

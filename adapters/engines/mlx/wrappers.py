@@ -21,7 +21,7 @@ from mlx.nn.layers.linear import Linear
 from mlx.nn.layers.quantized import QuantizedEmbedding, QuantizedLinear
 from mlx_lm.models.switch_layers import QuantizedSwitchLinear, SwitchGLU, SwitchLinear
 
-from adapters.engines.mlx.terms import Active, Pair, Term
+from adapters.engines.mlx.terms import Active, Pair, Term, check_rows
 from kiki.errors import EngineError
 
 # From how many (token, expert) pairs on sorting by expert pays; SwitchGLU's own number.
@@ -139,9 +139,10 @@ class SlotSwitchGLU(SwitchGLU):
     active: Active
 
     def __call__(self, x: mx.array, indices: mx.array) -> mx.array:
-        if not self.active.per_row or indices.size < SORT_FROM:
+        if self.active.rows is None or indices.size < SORT_FROM:
             y: mx.array = super().__call__(x, indices)
             return y
+        check_rows(indices.shape[0], self.active.rows)
         indices = mx.stop_gradient(indices)
         chosen = indices.shape[-1]
         flat = indices.flatten()
@@ -181,7 +182,7 @@ def add_experts(
     """
     if not slot.active.terms:
         return y
-    if sorted_indices and slot.active.per_row:
+    if sorted_indices and slot.active.rows is not None:
         raise EngineError(
             "This model sorts tokens by expert in a block that loses the batch's rows.",
             fix="Serve rows with different adapters one after the other on this model.",
