@@ -12,7 +12,7 @@ _COLOURS = ((0.0, (178, 24, 43)), (30.0, (239, 138, 98)), (60.0, (209, 229, 240)
 """Degrees and red, green, blue; readable by the colour-blind (ColorBrewer's RdBu)."""
 
 _STYLE = """<style>
-text { font: 13px system-ui, sans-serif; fill: #1b1f24 }
+text { font-family: system-ui, sans-serif; font-size: 13px; fill: #1b1f24 }
 .title { font-size: 16px; font-weight: 600 }
 .cell { text-anchor: middle; dominant-baseline: central; fill: #10151a }
 .light { fill: #ffffff }
