@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from adapters.forms.gguf_names import FUSED_KIND, GATE, UP
 from adapters.lora import LoraWeight
+from kiki.errors import AdapterError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,7 +16,10 @@ def split_gate_up(weight: LoraWeight) -> list[LoraWeight]:
     """The gate and up halves of a fused update: the upper and lower rows of its ``b``.
 
     A block-diagonal one, as ``fuse_gate_up`` makes it, gives back the two that it was made of.
+    Raises AdapterError for an odd number of outputs.
     """
+    if weight.experts is None or weight.b.shape[1] % 2:
+        raise AdapterError(f"{weight.module} has the shape {weight.b.shape}; it is no fused one.")
     stem = weight.module.removesuffix(FUSED_KIND)
     outputs, half = weight.b.shape[1] // 2, weight.rank // 2
     gate, up = weight.b[:, :outputs], weight.b[:, outputs:]
@@ -30,8 +34,12 @@ def fuse_gate_up(gate: LoraWeight, up: LoraWeight) -> LoraWeight:
     """One update of the stacked weight (gate's rows above up's).
 
     Its rank is the sum of both, block-diagonal in ``b``; where they share ``a`` it stays.
+    Raises AdapterError unless both are for the same experts and inputs.
     """
     import numpy as np
+
+    if gate.experts != up.experts or gate.a.shape[2] != up.a.shape[2]:
+        raise AdapterError(f"{gate.module} and {up.module} have different experts or inputs.")
 
     module = gate.module.removesuffix(GATE) + FUSED_KIND
     if np.array_equal(gate.a, up.a):

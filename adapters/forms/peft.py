@@ -15,7 +15,6 @@ from adapters.forms.folder import CONFIG_FILE, file_in, read_config
 from adapters.forms.halves import Half, Named, Pair, check_weight, make_lora, pair_up, with_scale
 from adapters.forms.peft_config import Scales, read_scales
 from adapters.forms.peft_experts import is_fused, is_separate, read_fused, read_separate
-from adapters.forms.peft_writing import WEIGHTS_FILE
 from adapters.forms.tensors import read_safetensors
 from adapters.lora import Lora, LoraWeight
 from kiki.errors import AdapterError
@@ -24,6 +23,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+
+WEIGHTS_FILE = "adapter_model.safetensors"
 
 _NAME = re.compile(
     r"base_model\.model\.((?:model\.|model\.language_model\.|language_model\.model\.)?"

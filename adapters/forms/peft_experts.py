@@ -110,6 +110,4 @@ def _unfold(module: str, pair: Pair, rank: int, where: str) -> LoraWeight:
         b.reshape(b.shape[0], rank, experts).transpose(2, 0, 1),
     )
     check_weight(weight, rank, where)
-    if module.endswith("gate_up_proj") and b.shape[0] % 2:
-        raise AdapterError(f"{where}: {pair.module} has an odd number of outputs.")
     return weight

@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any
 from adapters.forms.experts import fused_layer
 from adapters.forms.folder import write_config
 from adapters.forms.gguf_names import DOWN
+from adapters.forms.peft import WEIGHTS_FILE
 from adapters.forms.tensors import write_safetensors
 from adapters.lora import Lora, LoraWeight
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-WEIGHTS_FILE = "adapter_model.safetensors"
 _ROUTER = "mlp.gate"
 
 
@@ -40,8 +40,8 @@ def write_peft(lora: Lora, folder: Path, *, nested: bool) -> None:
             _add_separate(tensors, prefix, weight)
     ranks: dict[str, int] = {}
     if nested:
-        for layer in sorted({weight.layer for weight in lora.weights.values()}):
-            ranks |= _add_fused(tensors, prefix, lora, layer)
+        layers = sorted({weight.layer for weight in lora.weights.values()})
+        ranks = _shortened([_add_fused(tensors, prefix, lora, layer) for layer in layers])
     write_safetensors(tensors, folder / WEIGHTS_FILE, {"format": "pt"})
     write_config(_config(lora, nested=nested, ranks=ranks), folder)
 
@@ -88,6 +88,13 @@ def _add_fused(
     return {f"layers.{layer}.mlp.experts.gate_up_proj": gate_up.rank}
 
 
+def _shortened(ranks: list[dict[str, int]]) -> dict[str, int]:
+    """One rule for all layers where it is the same for each."""
+    if ranks and all(ranks) and len({rank for rule in ranks for rank in rule.values()}) == 1:
+        return {"mlp.experts.gate_up_proj": next(iter(ranks[0].values()))}
+    return {name: rank for rule in ranks for name, rank in rule.items()}
+
+
 def _folded(weight: LoraWeight) -> LoraWeight:
     """(experts, rank, inputs) and (experts, outputs, rank) as PEFT's two 2-D tensors."""
     a = weight.a.reshape(-1, weight.a.shape[2])
@@ -102,7 +109,7 @@ def _config(lora: Lora, *, nested: bool, ranks: dict[str, int]) -> dict[str, Any
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": lora.base or None,
         "r": lora.rank,
-        "lora_alpha": int(lora.alpha) if lora.alpha.is_integer() else lora.alpha,
+        "lora_alpha": _plain(lora.alpha),
         "lora_dropout": 0.0,
         "bias": "none",
         "use_rslora": False,
@@ -110,9 +117,14 @@ def _config(lora: Lora, *, nested: bool, ranks: dict[str, int]) -> dict[str, Any
         "target_modules": modules,
         "target_parameters": parameters or None,
         "rank_pattern": ranks,
-        "alpha_pattern": {name: lora.scale * rank for name, rank in ranks.items()},
+        "alpha_pattern": {name: _plain(lora.scale * rank) for name, rank in ranks.items()},
         "inference_mode": True,
     }
+
+
+def _plain(number: float) -> float:
+    """16, not 16.0, as PEFT writes it."""
+    return int(number) if float(number).is_integer() else number
 
 
 def _targets(lora: Lora, *, nested: bool) -> tuple[list[str], list[str]]:

@@ -7,7 +7,6 @@ from pathlib import Path
 from adapters.adapter import Form
 from adapters.forms import gguf, mlx, peft
 from adapters.forms.base import BaseShape
-from adapters.forms.peft_writing import WEIGHTS_FILE as PEFT_WEIGHTS
 from adapters.lora import Lora
 from kiki.errors import AdapterError
 
@@ -18,7 +17,7 @@ def form_of(path: Path) -> Form | None:
     A folder with the weights of both mlx and PEFT is PEFT's.
     """
     if path.is_dir():
-        if (path / PEFT_WEIGHTS).exists():
+        if (path / peft.WEIGHTS_FILE).exists():
             return "peft"
         return "mlx" if (path / mlx.WEIGHTS_FILE).exists() else None
     if not path.is_file():
@@ -48,5 +47,5 @@ def read_lora(path: Path, *, base: BaseShape | None = None) -> Lora:
         return gguf.read_gguf(path, base)
     raise AdapterError(
         f"{path} holds no adapter.",
-        fix=f"Give a folder with {mlx.WEIGHTS_FILE} or {PEFT_WEIGHTS}, or a GGUF file.",
+        fix=f"Give a folder with {mlx.WEIGHTS_FILE} or {peft.WEIGHTS_FILE}, or a GGUF file.",
     )

@@ -51,8 +51,8 @@ def write_lora(
     """Write ``lora`` to ``out``: a folder for ``mlx`` and ``peft``, a file for ``gguf``.
 
     ``base`` is needed for ``gguf``; the other forms take the names of its architecture from it
-    where it is given. ``dtype`` None keeps the numbers as they are. An adapter that is already at
-    ``out`` is replaced only with ``force``, and anything else never.
+    where it is given. ``dtype`` None keeps the numbers as they are. With ``force`` a file or an
+    adapter's folder at ``out`` is replaced; another folder never is.
     Raises AdapterError when ``out`` is taken, the adapter doesn't fit the base or the form, or a
     number doesn't fit ``dtype``.
     """
@@ -94,13 +94,13 @@ def write_lora(
 
 
 def check_free(out: Path, *, force: bool = False) -> None:
-    """Raise AdapterError when ``out`` is taken; with ``force``, unless an adapter lies there."""
+    """Raise AdapterError when ``out`` is taken; with ``force``, only by a folder of other things."""
     if not os.path.lexists(out):
         return
     if not force:
         raise AdapterError(f"{out} is there already.", fix="Choose another, or add --force.")
-    if form_of(out) is None and not _is_empty_folder(out):
-        raise AdapterError(f"{out} is there and is no adapter; it isn't replaced.")
+    if out.is_dir() and form_of(out) is None and any(out.iterdir()):
+        raise AdapterError(f"{out} is a folder without an adapter; it isn't replaced.")
 
 
 def _without(lora: Lora, kinds: tuple[str, ...], base: BaseShape, *, skip: bool) -> Lora:
@@ -137,10 +137,6 @@ def _appearing(out: Path) -> Iterator[Path]:
             made.rename(out)
         else:
             made.replace(out)
-
-
-def _is_empty_folder(path: Path) -> bool:
-    return path.is_dir() and not any(path.iterdir())
 
 
 def _size(path: Path) -> int:

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from adapters.convert import convert_peft_to_gguf, permute_rows, read_safetensors, unpermute_rows
+from adapters.convert import convert_peft_to_gguf, read_safetensors
+from adapters.forms.rows import permute_rows, unpermute_rows
 from kiki.errors import AdapterError
 
 WIDTH, HEADS, KV_HEADS, HEAD, RANK = 24, 3, 1, 8, 4
@@ -161,9 +162,9 @@ def test_a_missing_file_is_named(name, tiny_base, tensors, write_adapter, tmp_pa
         ({"r": "16"}, "r is '16'"),
         ({"lora_alpha": None}, "lora_alpha is None"),
         ({"peft_type": "IA3"}, "peft_type must be LORA"),
-        ({"use_rslora": True}, "use_rslora"),
         ({"use_dora": True}, "use_dora"),
-        ({"rank_pattern": {"q_proj": 8}}, "rank_pattern"),
+        ({"rank_pattern": {"q_proj": 8}}, "rank 8"),
+        ({"rank_pattern": {"(a+)+": 4}}, "only plain module names"),
         ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
         ({"bias": "all"}, "bias 'all'"),
     ],
@@ -186,7 +187,11 @@ def test_a_config_that_is_not_json_is_refused(tiny_base, tensors, write_adapter,
     ("name", "array", "said"),
     [
         (weight_name("q", "B", layer=1), np.zeros((24, RANK)), "the base doesn't have"),
-        (weight_name("z", "B"), np.zeros((24, RANK)), "unknown weight"),
+        (
+            weight_name("z", "B"),
+            np.zeros((24, RANK)),
+            "self_attn.z_proj, for which llama.cpp has no",
+        ),
         ("lm_head.weight", np.zeros((24, RANK)), "unknown weight"),
         (weight_name("q", "B"), np.zeros((48, RANK)), "48 x 24; the base's is 24 x 24"),
         (weight_name("v", "A"), np.zeros((RANK, 32)), "8 x 32; the base's is 8 x 24"),
@@ -198,8 +203,8 @@ def test_a_weight_that_does_not_fit_the_base_is_refused(
     name, array, said, tiny_base, tensors, write_adapter, tmp_path
 ):
     tensors[name] = array.astype(np.float16)
-    if "layers.1" in name:
-        tensors[weight_name("q", "A", layer=1)] = np.zeros((RANK, WIDTH), np.float16)
+    if name.endswith("lora_B.weight"):
+        tensors.setdefault(name.replace("lora_B", "lora_A"), np.zeros((RANK, WIDTH), np.float16))
     with pytest.raises(AdapterError, match=said):
         convert_peft_to_gguf(write_adapter(tensors), tiny_base, tmp_path / "out.gguf")
 
@@ -217,7 +222,7 @@ def test_an_adapter_without_weights_is_refused(tiny_base, write_adapter, tmp_pat
 
 def test_an_unread_number_format_is_refused(tiny_base, tensors, write_adapter, tmp_path):
     tensors[weight_name("q", "A")] = np.zeros((RANK, WIDTH), np.int8)
-    with pytest.raises(AdapterError, match="I8; F16 or F32 is read"):
+    with pytest.raises(AdapterError, match="I8; F16, BF16 or F32 is read"):
         convert_peft_to_gguf(write_adapter(tensors), tiny_base, tmp_path / "out.gguf")
 
 
