@@ -35,7 +35,6 @@ class Hyperparameters(_Table):
     iterations: int = Field(ge=1)
     batch_rows: int = Field(ge=1)
     longest_row: int = Field(ge=16)
-    gradient_checkpoints: bool
 
     @property
     def scale(self) -> float:
@@ -47,7 +46,8 @@ class Recipe(_Table):
     """A domain's recipe: ``full`` for the large base, ``small`` for kiki's small default one.
 
     ``position`` is the domain's place in the curriculum, from 1. ``data`` is where the training
-    text lies by convention. The limits are Metal's, in units of 1024**3 bytes.
+    text lies by convention. The limits, in units of 1024**3 bytes, and ``gradient_checkpoints`` are
+    for mlx.
     """
 
     domain: str
@@ -59,6 +59,7 @@ class Recipe(_Table):
     checkpoint_every: int = Field(ge=1)
     memory_limit_gb: int = Field(ge=1)
     cache_limit_gb: int = Field(ge=1)
+    gradient_checkpoints: bool
     full: Hyperparameters
     small: Hyperparameters
     path: Annotated[Path, Field(strict=False)]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
+from adapters.health import LAYERS, MOE_KINDS, RANK
 from adapters.recipes.loading import (
     RECIPES,
     REFUSED,
@@ -21,21 +22,10 @@ from adapters.recipes.recipe import FAMILIES, Recipe
 from kiki.errors import AdapterError
 
 BASE = "Qwen/Qwen3.6-35B-A3B"
-RANK = 16
-LAYERS = 32
 LEARNING_RATE = 1e-5
 ITERATIONS = {"foundations": (1000, 1000), "coding": (500, 500), "niches": (100, 200)}
 """Fewest and most iterations of a family."""
 MEMORY_LIMIT_GB, CACHE_LIMIT_GB = 460, 32
-MODULES = frozenset(
-    {f"linear_attn.{name}" for name in ("in_proj_a", "in_proj_b", "in_proj_qkv", "in_proj_z")}
-    | {"linear_attn.out_proj", "mlp.gate", "mlp.shared_expert_gate"}
-    | {f"self_attn.{name}_proj" for name in "qkvo"}
-    | {f"mlp.{part}.{name}_proj" for part in ("shared_expert", "switch_mlp")
-       for name in ("down", "gate", "up")}
-)  # fmt: skip
-"""The 17 kinds of modules that an adapter of the base has in a layer."""
-
 # The project began on Qwen3.5-4B; a recipe that still names it would train for the wrong base.
 _PRE_PIVOT = re.compile(r"qwen[-_ ]?3[._]5", re.IGNORECASE)
 
@@ -133,12 +123,12 @@ def _modules(recipe: Recipe) -> Iterator[_Breach]:
     names = recipe.full.modules
     for fault, which in (
         ("repeats", sorted(name for name, count in Counter(names).items() if count > 1)),
-        ("lacks", sorted(MODULES - set(names))),
-        ("has the unknown", sorted(set(names) - MODULES)),
+        ("lacks", sorted(MOE_KINDS - set(names))),
+        ("has the unknown", sorted(set(names) - MOE_KINDS)),
     ):
         if which:
             message = f"The list {fault} {', '.join(which)}."
-            yield "modules", "full.modules", message, f"Name the {len(MODULES)} kinds once each."
+            yield "modules", "full.modules", message, f"Name the {len(MOE_KINDS)} kinds once each."
 
 
 def _curriculum(recipes: Sequence[Recipe]) -> Iterator[Finding]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 
-from adapters.training.trainer import CurvePoint
+from adapters.training.fit import CurvePoint
 from kiki.errors import AdapterError
 
 CARD_FILE = "card.json"
@@ -36,7 +36,11 @@ SOURCES = (
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """What was trained, on what, how, and how well. Perplexities are those of held-out answers."""
+    """What was trained, on what, how, and how well. Perplexities are those of held-out answers.
+
+    ``layers`` counts from the last, -1 is all. ``data`` is where the text came from, "" for the
+    domain's own corpus. ``max_logprob_difference`` is None where nothing was converted.
+    """
 
     domain: str
     base: str
@@ -55,9 +59,12 @@ class Card:
     base_perplexity: float
     adapter_perplexity: float
     curve: tuple[CurvePoint, ...]
-    max_logprob_difference: float
+    max_logprob_difference: float | None
     seconds: float
     date: str
+    backend: str = "peft"
+    layers: int = -1
+    data: str = ""
 
 
 def find_sources(names: tuple[str, ...]) -> tuple[Source, ...]:
@@ -84,7 +91,8 @@ def read_card(folder: Path) -> Card:
     path = folder / CARD_FILE
     try:
         values = json.loads(path.read_text("utf-8"))
-        missing = {field.name for field in fields(Card)} - values.keys()
+        needed = {field.name for field in fields(Card) if field.default is MISSING}
+        missing = needed - values.keys()
         if missing:
             raise AdapterError(f"{path} lacks {', '.join(sorted(missing))}.")
         values["sources"] = tuple(Source(**source) for source in values["sources"])
@@ -101,11 +109,18 @@ def _render(card: Card) -> str:
     sources = "\n".join(f"- {s.title} ({s.licence})" for s in card.sources)
     curve = ", ".join(f"{p.perplexity:.2f} after {p.step} steps" for p in card.curve)
     modules = ", ".join(f"`{module}`" for module in card.modules)
+    again = f"kiki adapters train {card.domain} --steps {card.steps} --seed {card.seed}"
+    if card.backend != "peft":
+        again += f" --backend {card.backend} --base {card.base}"
+    on_hub = "/" in card.base
+    base = f"[{card.base}](https://huggingface.co/{card.base})" if on_hub else f"`{card.base}`"
+    layers = "all layers" if card.layers < 0 else f"the last {card.layers} layers"
+    data = card.data or f"split by topic, from `adapters/corpora/{card.domain}.jsonl`"
     return f"""# {card.domain}
 
-A LoRA adapter for [{card.base}](https://huggingface.co/{card.base}), trained on {card.date}.
+A LoRA adapter for {base}, trained on {card.date}.
 Licence: {card.licence}. To train it again (rounding differs between machines):
-`kiki adapters train {card.domain} --steps {card.steps} --seed {card.seed}`.
+`{again}`.
 
 | held-out answers | perplexity |
 |---|---|
@@ -117,21 +132,27 @@ On the way: {curve}.
 ## Data
 
 {card.rows} question-answer pairs for training and {card.held_out_rows} measured held-out ones,
-split by topic, from `adapters/corpora/{card.domain}.jsonl` (SHA-256 `{card.data_sha256}`):
+{data} (SHA-256 `{card.data_sha256}`):
 
 {sources}
 
 ## Training
 
-Rank {card.rank}, alpha {card.alpha}, on {modules}. {card.steps} steps of {card.batch_rows} rows,
-AdamW at {card.learning_rate:g} with warm-up and cosine decay, seed {card.seed}, loss on the answer
-tokens only, on the CPU in {card.seconds:.0f} s. The base was the dequantised Q4_1 GGUF.
-
-Converted to GGUF, its log-probabilities differ from PEFT's by at most
-{card.max_logprob_difference:.4f} nats.
-
+Rank {card.rank}, alpha {card.alpha}, on {modules} of {layers}. {card.steps} steps of
+{card.batch_rows} rows, learning rate {card.learning_rate:g}, seed {card.seed}, loss on the answer
+tokens only, with {card.backend} in {card.seconds:.0f} s.
+{_conversion(card)}
 ## Limits
 
-The base has 135 million parameters: the adapter moves its style and vocabulary to the domain, it
-does not make its facts reliable.
+The adapter moves the base's style and vocabulary to the domain; it does not make its facts
+reliable, least of all on a small base.
+"""
+
+
+def _conversion(card: Card) -> str:
+    if card.max_logprob_difference is None:
+        return ""
+    return f"""
+Converted to GGUF, its log-probabilities differ from PEFT's by at most
+{card.max_logprob_difference:.4f} nats.
 """

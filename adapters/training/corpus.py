@@ -15,20 +15,33 @@ HELD_OUT_SHARE = 0.12
 
 
 @dataclass(frozen=True, slots=True)
+class Message:
+    """One message of a conversation; ``role`` is system, user or assistant."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
 class Row:
-    """One exchange. Rows of one ``group`` (a page, a topic) stay on one side of the split."""
+    """One exchange. Rows of one ``group`` (a page, a topic) stay on one side of the split.
+
+    ``context`` is what was said before the prompt. Only the answer is learnt.
+    """
 
     prompt: str
     answer: str
     source: str
     group: str
+    context: tuple[Message, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Corpus:
-    """The rows of one domain. ``sha256`` is that of the file's bytes."""
+    """The rows of one domain, from the file or folder ``path``. ``sha256`` is its bytes'."""
 
     domain: str
+    path: Path
     training: tuple[Row, ...]
     held_out: tuple[Row, ...]
     sha256: str
@@ -69,7 +82,7 @@ def read_corpus(domain: str, *, folder: Path = CORPORA) -> Corpus:
             f"{path} has {len(training)} training and {len(held_out)} held-out rows.",
             fix="Add rows of more groups: each group falls on one side of the split.",
         )
-    return Corpus(domain, training, held_out, sha256(data).hexdigest())
+    return Corpus(domain, path, training, held_out, sha256(data).hexdigest())
 
 
 def _is_held_out(group: str) -> bool:

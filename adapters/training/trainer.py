@@ -6,56 +6,27 @@ import copy
 import logging
 import math
 import os
-import random
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
+from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adapters.training.corpus import Row
+from adapters.recipes import Hyperparameters
+from adapters.training.checkpoint import FILE, State, start_state, write_whole
+from adapters.training.corpus import Message, Row
+from adapters.training.fit import CurvePoint, Fit
+from adapters.training.job import Job
+from adapters.training.progress import Report
+from adapters.training.rows import Encoded, curve_steps, iter_batches, learning_rate_share
 
 if TYPE_CHECKING:
     import torch
 
 log = logging.getLogger("kiki.adapters")
 
-RANK = 16
-ALPHA = 16
-TARGET_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj")
-BASE_NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
-LEARNING_RATE = 1e-3
-WARM_UP_SHARE = 0.1
-BATCH_ROWS = 4
-LONGEST_ROW = 272  # tokens, prompt and answer
 IGNORED = -100  # torch's label for positions without a loss
-
-
-@dataclass(frozen=True, slots=True)
-class Encoded:
-    """Token ids of a whole exchange; the loss falls on those from ``answer_start`` on."""
-
-    ids: tuple[int, ...]
-    answer_start: int
-
-
-@dataclass(frozen=True, slots=True)
-class CurvePoint:
-    """Held-out perplexity after ``step`` steps."""
-
-    step: int
-    perplexity: float
-
-
-@dataclass(frozen=True, slots=True)
-class Fit:
-    """What training gave: perplexities of the held-out answers, and how it went."""
-
-    base_perplexity: float
-    adapter_perplexity: float
-    curve: tuple[CurvePoint, ...]
-    seconds: float
+MEASURED_ROWS = 4  # at a time, when perplexity is measured
 
 
 def load_base(base_gguf: Path) -> tuple[Any, Any]:
@@ -76,7 +47,7 @@ def load_base(base_gguf: Path) -> tuple[Any, Any]:
     read = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
     config = copy.deepcopy(read.config)
     del config.quantization_config
-    config.name_or_path = BASE_NAME
+    config.name_or_path = base_gguf.stem
     # Fused attention on the CPU has a backward pass several times slower than the plain one.
     model = AutoModelForCausalLM.from_config(
         config, dtype=torch.float32, attn_implementation="eager"
@@ -86,37 +57,43 @@ def load_base(base_gguf: Path) -> tuple[Any, Any]:
     return model.eval(), AutoTokenizer.from_pretrained(**where)
 
 
-def add_adapter(model: Any, *, seed: int = 0) -> Any:
-    """``model`` with a fresh LoRA on its attention projections (in place)."""
+def add_adapter(model: Any, hyper: Hyperparameters, *, seed: int = 0) -> Any:
+    """``model`` with a fresh LoRA on the modules and layers of ``hyper`` (in place)."""
     import torch
     from peft import LoraConfig, get_peft_model
 
     torch.manual_seed(seed)  # lora_A starts random
+    model.name_or_path = hyper.base  # what peft writes as the adapter's base
+    total = int(model.config.num_hidden_layers)
+    last = range(max(0, total - hyper.layers), total)
     config = LoraConfig(
-        r=RANK,
-        lora_alpha=ALPHA,
-        target_modules=list(TARGET_MODULES),
-        base_model_name_or_path=BASE_NAME,
+        r=hyper.rank,
+        lora_alpha=hyper.alpha,
+        target_modules=[module.rpartition(".")[2] for module in hyper.modules],
+        layers_to_transform=None if hyper.layers < 0 else list(last),
         task_type="CAUSAL_LM",
     )
     return get_peft_model(model, config)
 
 
-def encode_prompt(tokenizer: Any, prompt: str) -> list[int]:
-    """Token ids of one user message in the model's own chat template, up to the answer."""
+def encode_prompt(tokenizer: Any, prompt: str, context: Sequence[Message] = ()) -> list[int]:
+    """Token ids of a user message, and what was said before, in the model's own chat template."""
+    messages = [*context, Message("user", prompt)]
     text = tokenizer.apply_chat_template(
-        [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
+        [{"role": message.role, "content": message.content} for message in messages],
+        tokenize=False,
+        add_generation_prompt=True,
     )
     ids: list[int] = tokenizer(text, add_special_tokens=False).input_ids
     return ids
 
 
-def encode_row(tokenizer: Any, row: Row) -> Encoded:
-    """A row as the model sees it in use: template, answer, end-of-turn."""
-    prompt = encode_prompt(tokenizer, row.prompt)
+def encode_row(tokenizer: Any, row: Row, longest: int) -> Encoded:
+    """A row as the model sees it in use: template, answer, end-of-turn; ``longest`` tokens."""
+    prompt = encode_prompt(tokenizer, row.prompt, row.context)
     answer = tokenizer(row.answer.strip(), add_special_tokens=False).input_ids
     ids = [*prompt, *answer, tokenizer.eos_token_id]
-    return Encoded(tuple(ids[:LONGEST_ROW]), len(prompt))
+    return Encoded(tuple(ids[:longest]), len(prompt))
 
 
 def answer_loss(model: Any, batch: Sequence[Encoded]) -> tuple[torch.Tensor, int]:
@@ -152,8 +129,8 @@ def measure_perplexity(model: Any, rows: Sequence[Encoded]) -> float:
     model.eval()
     with torch.inference_mode():
         ordered = sorted(rows, key=lambda row: len(row.ids))
-        for start in range(0, len(ordered), BATCH_ROWS):
-            loss, count = answer_loss(model, ordered[start : start + BATCH_ROWS])
+        for start in range(0, len(ordered), MEASURED_ROWS):
+            loss, count = answer_loss(model, ordered[start : start + MEASURED_ROWS])
             total += loss.item() * count
             tokens += count
     model.train(training)
@@ -161,48 +138,51 @@ def measure_perplexity(model: Any, rows: Sequence[Encoded]) -> float:
 
 
 def fit_adapter(
-    model: Any,
-    training: Sequence[Encoded],
-    held_out: Sequence[Encoded],
-    *,
-    steps: int,
-    seed: int,
-    progress: bool,
-    curve_points: int = 2,
+    model: Any, training: Sequence[Encoded], held_out: Sequence[Encoded], job: Job, report: Report
 ) -> Fit:
-    """Train the adapter already on ``model`` (see ``add_adapter``) for ``steps`` steps."""
+    """Train the adapter already on ``model`` (see ``add_adapter``) as the job says.
+
+    A checkpoint is written every so many steps; a resumed job gives the same adapter as one that
+    was never interrupted.
+    """
     import torch
 
-    base_perplexity = measure_perplexity(model, held_out)  # a fresh lora_B is zero
-    started = time.monotonic()
+    hyper = job.hyper
     weights = [weight for weight in model.parameters() if weight.requires_grad]
-    optimizer = torch.optim.AdamW(weights, lr=LEARNING_RATE, weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _warm_up_and_cosine(steps))
-    batches = _iter_batches(training, random.Random(seed))
+    optimizer = torch.optim.AdamW(weights, lr=hyper.learning_rate, weight_decay=0.0)
+    state = start_state(job.work, job.fingerprint, resume=job.resume)
+    # A fresh lora_B is zero, so this is the base.
+    base_perplexity = state.base_perplexity or measure_perplexity(model, held_out)
+    if state.step:
+        _restore(job.work / FILE, weights, optimizer, state.step)
+    started = time.monotonic() - state.seconds
+    batches = islice(iter_batches(training, hyper.batch_rows, job.seed), state.step, None)
+    measured = curve_steps(hyper.iterations)
+    curve = list(state.curve)
     # Where the CPU multiplies bfloat16 by itself, a step takes two thirds of the time.
     bfloat16 = bool(torch.cpu.get_capabilities().get("avx512_bf16"))
-    every = max(1, steps // curve_points)
-    curve: list[CurvePoint] = []
     model.train()
-    with _progress_bar(progress) as bar:
-        task = bar.add_task("training", total=steps) if bar else None
-        for step in range(1, steps + 1):
-            with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
-                loss, _ = answer_loss(model, next(batches))
-            loss.backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(weights, 1.0)
-            optimizer.step()
-            schedule.step()
-            optimizer.zero_grad()
-            if step == steps or (step % every == 0 and step + every <= steps):
-                curve.append(CurvePoint(step, measure_perplexity(model, held_out)))
-                log.info("step %d: held-out perplexity %.2f", step, curve[-1].perplexity)
-            if bar and task is not None:
-                bar.update(task, advance=1, description=f"loss {loss.item():.2f}")
+    for step in range(state.step + 1, hyper.iterations + 1):
+        share = learning_rate_share(hyper.schedule, step, hyper.iterations)
+        for group in optimizer.param_groups:
+            group["lr"] = hyper.learning_rate * share
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            loss, _ = answer_loss(model, next(batches))
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(weights, 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        if step in measured:
+            curve.append(CurvePoint(step, measure_perplexity(model, held_out)))
+            log.info("step %d: held-out perplexity %.2f", step, curve[-1].perplexity)
+        if step % job.checkpoint_every == 0:
+            seconds = time.monotonic() - started
+            reached = State(job.fingerprint, step, base_perplexity, tuple(curve), seconds)
+            _save_checkpoint(job.work, weights, optimizer, reached)
+        report(step, loss.item())
     model.eval()
-    return Fit(
-        base_perplexity, curve[-1].perplexity, tuple(curve), round(time.monotonic() - started, 1)
-    )
+    seconds = round(time.monotonic() - started, 1)
+    return Fit(base_perplexity, curve[-1].perplexity, tuple(curve), seconds)
 
 
 def save_adapter(model: Any, out: Path) -> None:
@@ -221,29 +201,28 @@ def save_adapter(model: Any, out: Path) -> None:
     config.save_pretrained(str(out))
 
 
-def _warm_up_and_cosine(steps: int) -> Any:
-    warm_up = max(1, round(steps * WARM_UP_SHARE))
+def _save_checkpoint(work: Path, weights: list[Any], optimizer: Any, state: State) -> None:
+    from safetensors.torch import save_file
 
-    def factor(step: int) -> float:
-        if step < warm_up:
-            return (step + 1) / warm_up
-        return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up)))
-
-    return factor
-
-
-def _iter_batches(rows: Sequence[Encoded], chance: random.Random) -> Iterator[list[Encoded]]:
-    """Endless batches of rows of like length (less padding), in shuffled order each epoch."""
-    while True:
-        order = sorted(rows, key=lambda row: len(row.ids) + chance.uniform(-30, 30))
-        batches = [order[i : i + BATCH_ROWS] for i in range(0, len(order), BATCH_ROWS)]
-        chance.shuffle(batches)
-        yield from batches
+    moments = optimizer.state_dict()["state"]
+    tensors = {f"weight.{index}": weight.detach() for index, weight in enumerate(weights)}
+    for index, moment in moments.items():
+        tensors |= {f"{name}.{index}": moment[name] for name in ("exp_avg", "exp_avg_sq")}
+    write_whole(work, lambda path: save_file(tensors, path, metadata=state.metadata()))
 
 
-def _progress_bar(shown: bool) -> Any:
-    if not shown:
-        return nullcontext()
-    from rich.progress import Progress
+def _restore(path: Path, weights: list[Any], optimizer: Any, step: int) -> None:
+    import torch
+    from safetensors.torch import load_file
 
-    return Progress()
+    tensors = load_file(path)
+    moments = {}
+    for index, weight in enumerate(weights):
+        weight.data.copy_(tensors[f"weight.{index}"])
+        moments[index] = {
+            "step": torch.tensor(float(step)),
+            "exp_avg": tensors[f"exp_avg.{index}"],
+            "exp_avg_sq": tensors[f"exp_avg_sq.{index}"],
+        }
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": moments, "param_groups": groups})
