@@ -38,6 +38,8 @@ def read_lora(path: Path, *, base: BaseShape | None = None) -> Lora:
     depends on the base's heads (llama's q and k, the linear attention).
     Raises AdapterError when there is no adapter at ``path``, or one that is damaged or no LoRA.
     """
+    if not path.exists():
+        raise AdapterError(f"{path} is missing.", fix="Correct the path of the adapter.")
     form = form_of(path)
     if form == "mlx":
         return mlx.read_mlx(path)

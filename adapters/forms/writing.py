@@ -53,8 +53,8 @@ def write_lora(
     ``base`` is needed for ``gguf``; the other forms take the names of its architecture from it
     where it is given. ``dtype`` None keeps the numbers as they are. With ``force`` a file or an
     adapter's folder at ``out`` is replaced; another folder never is.
-    Raises AdapterError when ``out`` is taken, the adapter doesn't fit the base or the form, or a
-    number doesn't fit ``dtype``.
+    Raises AdapterError when ``out`` is taken or can't be written, the adapter doesn't fit the base
+    or the form, or a number doesn't fit ``dtype``.
     """
     if not lora.weights:
         raise AdapterError(f"{lora.name} holds no weights.")
@@ -70,21 +70,16 @@ def write_lora(
         if dropped:
             lora = _without(lora, dropped, base, skip=skip_unsupported)
     made, rounding = to_dtype(uniform(lora), dtype)
-    with _appearing(out) as temporary:
-        if form == "gguf":
-            assert base is not None  # checked above
-            write_gguf(made, base, temporary)
-        else:
-            temporary.mkdir()
-            nested = is_nested(made, base)
-            if form == "mlx":
-                write_mlx(made, temporary, nested=nested, layers=base.layers if base else None)
-            else:
-                write_peft(made, temporary, nested=nested)
+    try:
+        with _appearing(out) as temporary:
+            _write(made, form, base, temporary)
+        size = _size(out)
+    except OSError as error:
+        raise AdapterError(f"{out} can't be written: {error}.") from error
     return Written(
         path=out,
         form=form,
-        bytes=_size(out),
+        bytes=size,
         rank=made.rank,
         alpha=made.alpha,
         dtype=formats(made.weights),
@@ -93,8 +88,21 @@ def write_lora(
     )
 
 
+def _write(lora: Lora, form: Form, base: BaseShape | None, path: Path) -> None:
+    if form == "gguf":
+        assert base is not None  # write_lora refuses that
+        write_gguf(lora, base, path)
+        return
+    path.mkdir()
+    nested = is_nested(lora, base)
+    if form == "mlx":
+        write_mlx(lora, path, nested=nested, layers=base.layers if base else None)
+    else:
+        write_peft(lora, path, nested=nested)
+
+
 def check_free(out: Path, *, force: bool = False) -> None:
-    """Raise AdapterError when ``out`` is taken; with ``force``, only by a folder of other things."""
+    """Raise AdapterError when ``out`` is taken; with ``force``, by a folder of other things."""
     if not os.path.lexists(out):
         return
     if not force:
