@@ -35,7 +35,7 @@ def heatmap(names: Sequence[str], matrix: Sequence[Sequence[float | None]], titl
     left = 24 + _LETTER * max((len(name) for name in names), default=0)
     top = _TOP + left  # the columns' names stand upright
     side = _CELL * len(names)
-    width = max(left + side + 16, 24 + _LETTER * 1.3 * len(title))
+    width = max(left + side + 16, 24 + _LETTER * 1.5 * len(title))
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="{escape(title)}" '
         f'viewBox="0 0 {width:.0f} {top + side + 60:.0f}">',
