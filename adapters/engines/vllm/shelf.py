@@ -1,0 +1,117 @@
+"""The adapters served now, with what the engine needs to know of each."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from adapters.adapter import Adapter, Refusal
+from adapters.engines.vllm.base_model import BaseModel
+from adapters.engines.vllm.capacity import Capacity, Size
+from adapters.engines.vllm.compose import Source, compose
+from adapters.engines.vllm.sources import open_source
+from adapters.engines.vllm.store import Recipe
+from adapters.mix import Mix
+from kiki.errors import AdapterError, UnknownAdapterError
+
+log = logging.getLogger("kiki.adapters")
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """An adapter that fits, its tensors mapped."""
+
+    adapter: Adapter
+    source: Source
+    size: Size
+
+
+@dataclass(frozen=True, slots=True)
+class Shelf:
+    """One state of what is served. It never changes: a request keeps the one it began with."""
+
+    placed: Mapping[str, Placed] = field(default_factory=dict)
+
+    @property
+    def fingerprints(self) -> frozenset[str]:
+        return frozenset(placed.adapter.fingerprint for placed in self.placed.values())
+
+    def check(self, mix: Mix) -> None:
+        """Raises UnknownAdapterError for a name that isn't served."""
+        for name in mix.names:
+            if name not in self.placed:
+                raise UnknownAdapterError(
+                    f"The engine has no adapter {name!r}.",
+                    param=f"kiki.adapters.{name}",
+                    fix=f"Loaded: {', '.join(self.placed) or 'none'}.",
+                )
+
+    def fitting(self, mix: Mix, capacity: Capacity) -> Mix:
+        """The part of the mix that fits; names that aren't served are left for ``check``."""
+        if any(name not in self.placed for name in mix.names):
+            return mix
+        return capacity.fitting(mix, {name: self.placed[name].size for name in mix.names})
+
+    def recipe(self, mix: Mix) -> Recipe:
+        """How to serve the mix, whose names are all served."""
+        parts = [(self.placed[name], weight) for name, weight in mix.weights]
+        prints = frozenset(placed.adapter.fingerprint for placed, _ in parts)
+        first, weight = parts[0]
+        if len(parts) == 1 and weight == 1.0 and first.source.native:
+            key = _key([(first, weight)])
+            return Recipe(key, str(mix), prints, folder=first.source.folder)
+        size = sum(placed.size.bytes for placed, _ in parts)
+        sources = [(placed.source, weight) for placed, weight in parts]
+
+        def make(out: Path) -> int:
+            return compose(sources, out)
+
+        return Recipe(_key(parts), str(mix), prints, size, make=make)
+
+
+def fill(
+    adapters: Sequence[Adapter],
+    before: Shelf,
+    base: BaseModel,
+    capacity: Capacity,
+    converted: Path,
+) -> tuple[Shelf, tuple[Refusal, ...]]:
+    """The shelf with exactly these adapters, and those left out. Reads and converts: slow."""
+    placed: dict[str, Placed] = {}
+    refused = []
+    for adapter in adapters:
+        old = before.placed.get(adapter.name)
+        if old and old.adapter == adapter:
+            placed[adapter.name] = old
+            continue
+        try:
+            placed[adapter.name] = _place(adapter, base, capacity, converted)
+        except AdapterError as error:
+            log.error("adapter %s left out: %s", adapter.name, error)
+            refused.append(Refusal(adapter.name, adapter.path, str(error)))
+    return Shelf(placed), tuple(refused)
+
+
+def _place(adapter: Adapter, base: BaseModel, capacity: Capacity, converted: Path) -> Placed:
+    source = open_source(adapter, base, converted)
+    size = Size(source.rank, source.bytes)
+    if size.rank > capacity.rank:
+        raise AdapterError(
+            f"its rank is {size.rank}; a slot holds {capacity.rank}.",
+            fix="Raise vllm_max_lora_rank.",
+        )
+    if size.bytes > capacity.store_bytes:
+        raise AdapterError(
+            f"composing it takes {size.bytes / 1e9:.1f} GB; the work folder has "
+            f"{capacity.store_bytes / 1e9:.1f} GB.",
+            fix="Free space there, or name another folder with vllm_work_dir.",
+        )
+    return Placed(adapter, source, size)
+
+
+def _key(parts: Sequence[tuple[Placed, float]]) -> str:
+    text = "\n".join(f"{p.adapter.name} {p.adapter.fingerprint} {w!r}" for p, w in parts)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,202 @@
+"""The mixes that servers can be told to load: composed once, kept while used, the oldest go."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import shutil
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kiki.errors import EngineError, EngineUnavailableError, KikiError
+
+log = logging.getLogger("kiki.adapters")
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What to serve under ``key``: an adapter's own ``folder``, or what ``make`` writes.
+
+    ``make`` writes one adapter to the path it is given, in a thread, and returns its bytes, at
+    most about ``bytes``. ``label`` is for people. ``fingerprints`` are those of the adapters it
+    is made of; when one of them is no longer served, the mix goes.
+    """
+
+    key: str
+    label: str
+    fingerprints: frozenset[str]
+    bytes: int = 0
+    folder: Path | None = None
+    make: Callable[[Path], int] | None = None
+
+
+@dataclass(eq=False, slots=True)
+class Entry:
+    """A mix on disk. ``name`` is what the servers call it, used for nothing else ever after."""
+
+    recipe: Recipe
+    name: str
+    path: Path
+    bytes: int
+    users: int = 0
+    making: asyncio.Task[None] | None = field(default=None, repr=False)
+
+
+class MixStore:
+    """Composed adapters in ``folder``, at most ``budget`` bytes and ``mixes`` of them.
+
+    The mix that was not used for longest is unloaded (``unload`` is awaited with its name) and
+    deleted, never one with requests in flight. Adapters served from their own folder take no
+    room and stay until they are retired.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        budget: int,
+        mixes: int,
+        unload: Callable[[str], Awaitable[None]],
+        *,
+        patience: float = 60.0,
+    ) -> None:
+        self._folder = folder
+        self._budget = budget
+        self._mixes = mixes
+        self._unload = unload
+        self._patience = patience
+        self._entries: dict[str, Entry] = {}  # the least recently used first
+        self._current: frozenset[str] | None = None
+        self._room = asyncio.Lock()
+        self._released = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._serial = 0
+        self._closed = False
+        self.composed = 0
+        self.compose_seconds = 0.0
+
+    @property
+    def used_bytes(self) -> int:
+        return sum(entry.bytes for entry in self._entries.values())
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(entry.name for entry in self._entries.values())
+
+    @contextlib.asynccontextmanager
+    async def hold(self, recipe: Recipe) -> AsyncIterator[Entry]:
+        """The mix, made where it isn't there yet; it stays until the context ends.
+
+        However many ask at once, it is made once; one that leaves doesn't stop the making.
+        Raises EngineError when it can't be made, EngineUnavailableError when there is no room.
+        """
+        entry = self._entries.pop(recipe.key, None) or self._new(recipe)
+        self._entries[recipe.key] = entry
+        entry.users += 1
+        try:
+            if entry.making:
+                await asyncio.shield(entry.making)
+            yield entry
+        finally:
+            entry.users -= 1
+            self._released.set()
+            if entry.users == 0 and self._is_retired(entry):
+                self._background(self._evict(entry))
+
+    def retire(self, current: frozenset[str]) -> None:
+        """Drop what is made of adapters not in ``current``, as soon as nobody uses it."""
+        self._current = current
+        for entry in list(self._entries.values()):
+            if entry.users == 0 and self._is_retired(entry):
+                self._background(self._evict(entry))
+
+    async def close(self) -> None:
+        """Wait for what is being written; the folder is its owner's to remove."""
+        self._closed = True
+        self._released.set()
+        making = {entry.making for entry in self._entries.values() if entry.making}
+        if tasks := making | self._tasks:
+            await asyncio.wait(tasks)
+
+    def _new(self, recipe: Recipe) -> Entry:
+        if recipe.folder:
+            return Entry(recipe, f"{recipe.label}@{recipe.key[:12]}", recipe.folder, 0)
+        self._serial += 1
+        # The folder's name is this process's own: no two mixes ever have one name.
+        name = f"{recipe.label}@{recipe.key[:12]}-{self._folder.name}.{self._serial}"
+        path = self._folder / f"{recipe.key[:12]}.{self._serial}"
+        entry = Entry(recipe, name, path, 0)
+        entry.making = asyncio.create_task(self._make(entry), name=f"compose {recipe.label}")
+        entry.making.add_done_callback(lambda task: task.cancelled() or task.exception())
+        return entry
+
+    async def _make(self, entry: Entry) -> None:
+        make = entry.recipe.make
+        assert make
+        try:
+            await self._reserve(entry)
+            started = time.monotonic()
+            entry.bytes = await asyncio.to_thread(make, entry.path)
+            self.composed += 1
+            self.compose_seconds += time.monotonic() - started
+        except (KikiError, OSError, MemoryError) as error:
+            self._forget(entry)
+            await asyncio.to_thread(shutil.rmtree, entry.path, ignore_errors=True)
+            if isinstance(error, EngineUnavailableError):
+                raise
+            message = f"The mix {entry.recipe.label} could not be composed: {error}"
+            raise EngineError(message) from error
+        entry.making = None
+
+    async def _reserve(self, entry: Entry) -> None:
+        """Wait for room and take it."""
+        try:
+            async with asyncio.timeout(self._patience), self._room:
+                while not self._has_room(entry):
+                    if self._closed:
+                        raise EngineUnavailableError("The engine is stopping.")
+                    oldest = next((e for e in self._entries.values() if _is_idle(e)), None)
+                    if oldest:
+                        await self._evict(oldest)
+                    else:
+                        self._released.clear()
+                        await self._released.wait()
+                entry.bytes = entry.recipe.bytes
+        except TimeoutError as error:
+            raise EngineUnavailableError(
+                f"There was no room for the mix {entry.recipe.label} within "
+                f"{self._patience:.0f} s: requests are using all of the work folder.",
+                fix="Try again shortly; more free space there makes room for more mixes.",
+            ) from error
+
+    def _has_room(self, entry: Entry) -> bool:
+        composed = sum(1 for other in self._entries.values() if other.bytes)
+        return (
+            composed < self._mixes and self.used_bytes + entry.recipe.bytes <= self._budget
+        ) or not composed
+
+    def _is_retired(self, entry: Entry) -> bool:
+        return self._current is not None and not entry.recipe.fingerprints <= self._current
+
+    def _forget(self, entry: Entry) -> None:
+        if self._entries.get(entry.recipe.key) is entry:
+            del self._entries[entry.recipe.key]
+
+    async def _evict(self, entry: Entry) -> None:
+        if entry.users:  # taken again since it was chosen
+            return
+        self._forget(entry)
+        await self._unload(entry.name)
+        if entry.recipe.folder is None:
+            await asyncio.to_thread(shutil.rmtree, entry.path, ignore_errors=True)
+
+    def _background(self, work: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _is_idle(entry: Entry) -> bool:
+    return entry.users == 0 and entry.making is None and entry.recipe.folder is None

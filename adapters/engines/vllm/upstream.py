@@ -1,0 +1,255 @@
+"""One vLLM server: its adapters, its requests, and whether it really answers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from adapters.engines.openai_wire import error_of, events
+from adapters.engines.tasks import end_tasks
+from adapters.engines.vllm.refusals import (
+    ServerLostError,
+    is_duplicate,
+    load_error,
+    refusal,
+)
+from kiki.errors import EngineError, EngineUnavailableError, PromptTooLongError
+
+log = logging.getLogger("kiki.adapters")
+
+PROBE_TIMEOUT = 60.0
+CONNECT_TIMEOUT = 2.0
+
+
+class Upstream:
+    """A server at ``url``. ``label`` stays the same when a restart gives it another address.
+
+    ``healthy`` is what the last probe or request showed. ``in_flight`` counts requests,
+    ``loads`` and ``load_seconds`` the adapters that were loaded here.
+    """
+
+    def __init__(
+        self,
+        label: str,
+        *,
+        api_key: str | None = None,
+        load_timeout: float = 120.0,
+        token_timeout: float = 300.0,
+    ) -> None:
+        self.label = label
+        self.url = label
+        self.base = ""
+        self.context_tokens = 0
+        self.healthy = False
+        self.in_flight = 0
+        self.last_token = float("-inf")
+        self.suspect = asyncio.Event()
+        self.loads = 0
+        self.load_seconds = 0.0
+        self._load_timeout = load_timeout
+        self._loaded: dict[str, asyncio.Task[None]] = {}
+        self._client = httpx.AsyncClient(
+            timeout=httpx.Timeout(token_timeout, connect=CONNECT_TIMEOUT),
+            # A kept connection may be dropped by the server just when it is used again.
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
+            headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
+            trust_env=False,
+        )
+
+    async def close(self) -> None:
+        if loads := [load for load in self._loaded.values() if not load.done()]:
+            await end_tasks(loads)
+        await self._client.aclose()
+
+    async def connect(self, url: str | None = None) -> bool:
+        """Learn what the server serves and generate a token; False if that fails.
+
+        What was loaded before is forgotten: a server that went away came back empty.
+        """
+        self.url = url or self.url
+        self.healthy = False
+        self._loaded.clear()
+        try:
+            models = (await self._request("GET", "/v1/models")).json()["data"]
+            card = next(card for card in models if not card.get("parent"))
+            self.base, self.context_tokens = str(card["id"]), int(card["max_model_len"])
+        except (EngineError, StopIteration, LookupError, TypeError, ValueError) as error:
+            log.warning("vLLM at %s doesn't list its model: %s", self.url, error)
+            return False
+        return await self.probe()
+
+    async def probe(self) -> bool:
+        """Generate one token; ``/health`` was seen to answer 200 after the engine had died."""
+        body = {
+            "model": self.base,
+            "messages": [{"role": "user", "content": "hi"}],
+            "max_tokens": 1,
+        }
+        try:
+            answer = (
+                await self._request("POST", "/v1/chat/completions", body, PROBE_TIMEOUT)
+            ).json()
+            self.healthy = int(answer["usage"]["completion_tokens"]) >= 1
+        except (EngineError, LookupError, TypeError, ValueError) as error:
+            log.warning("vLLM at %s generated no token: %s", self.url, error)
+            self.healthy = False
+        return self.healthy
+
+    async def ensure(self, name: str, path: Path) -> asyncio.Task[None]:
+        """Load the adapter unless it is loaded; the same load for all who ask at once.
+
+        Returns what ``forget`` takes. Raises EngineError where the server refuses the adapter,
+        ServerLostError where it doesn't answer.
+        """
+        load = self._loaded.get(name)
+        if load is None:
+            load = asyncio.create_task(self._load(name, path), name=f"load {name}")
+            load.add_done_callback(lambda done: self._drop_failed(name, done))
+            self._loaded[name] = load
+        await asyncio.shield(load)
+        return load
+
+    def forget(self, name: str, load: asyncio.Task[None]) -> None:
+        """The server no longer has what ``load`` loaded; a later load of that name stays."""
+        if self._loaded.get(name) is load:
+            del self._loaded[name]
+
+    async def unload(self, name: str) -> None:
+        """Take the adapter from the server, where it was loaded; a dead server has lost it."""
+        load = self._loaded.pop(name, None)
+        if load is None:
+            return
+        await asyncio.wait([load])
+        try:
+            await self._request("POST", "/v1/unload_lora_adapter", {"lora_name": name}, 30.0)
+        except EngineError as error:
+            log.info("vLLM at %s didn't unload %s: %s", self.url, name, error)
+
+    async def loaded_names(self) -> list[tuple[str, str]]:
+        """Names and paths of all adapters that the server has, ours or not."""
+        models = (await self._request("GET", "/v1/models")).json()["data"]
+        return [(card["id"], str(card.get("root"))) for card in models if card.get("parent")]
+
+    async def unload_stranger(self, name: str) -> None:
+        """Take away an adapter that this process didn't load. Raises EngineError."""
+        await self._request("POST", "/v1/unload_lora_adapter", {"lora_name": name}, 30.0)
+
+    @contextlib.contextmanager
+    def busy(self) -> Iterator[None]:
+        self.in_flight += 1
+        try:
+            yield
+        finally:
+            self.in_flight -= 1
+
+    @contextlib.asynccontextmanager
+    async def chat(self, body: dict[str, Any]) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
+        """The chunks of a streamed chat completion; closing it closes the connection.
+
+        Raises what ``refusals`` makes of an error, ServerLostError where the connection breaks.
+        """
+        try:
+            async with self._client.stream(
+                "POST", self.url + "/v1/chat/completions", json=body
+            ) as response:
+                if response.status_code != 200:
+                    error = error_of(await response.aread())
+                    raise await self._judge(response.status_code, error, body)
+                yield self._watched(events(response.aiter_lines()))
+        except httpx.ReadTimeout as error:
+            self.suspect.set()
+            raise EngineError(f"vLLM at {self.url} gave no token in time.") from error
+        except httpx.TransportError as error:
+            raise self._lost(error) from error
+
+    async def _watched(
+        self, chunks: AsyncIterator[dict[str, Any]]
+    ) -> AsyncIterator[dict[str, Any]]:
+        async for chunk in chunks:
+            if "error" in chunk:
+                self.suspect.set()
+                raise EngineUnavailableError(
+                    f"vLLM failed in the middle of the answer: {chunk['error'].get('message')}"
+                )
+            self.last_token = time.monotonic()
+            yield chunk
+
+    async def _judge(self, status: int, error: dict[str, Any], body: dict[str, Any]) -> Exception:
+        found = refusal(status, error, body["model"])
+        if isinstance(found, PromptTooLongError):
+            tokens = await self._count_tokens(body["messages"])
+            return _too_long(tokens, self.context_tokens) if tokens else found
+        if status >= 500 and not await self.probe():
+            return self._lost(found)
+        return found
+
+    async def _count_tokens(self, messages: list[dict[str, str]]) -> int | None:
+        """vLLM stops counting a prompt that is too long one token past its context."""
+        try:
+            answer = await self._request("POST", "/tokenize", {"messages": messages}, 30.0)
+            return int(answer.json()["count"])
+        except (EngineError, LookupError, TypeError, ValueError):
+            return None
+
+    async def _load(self, name: str, path: Path) -> None:
+        started = time.monotonic()
+        body = {"lora_name": name, "lora_path": str(path)}
+        try:
+            response = await self._client.post(
+                self.url + "/v1/load_lora_adapter", json=body, timeout=self._load_timeout
+            )
+        except httpx.ReadTimeout as error:
+            self.suspect.set()
+            raise EngineError(f"vLLM at {self.url} didn't load {name} in time.") from error
+        except httpx.TransportError as error:
+            raise self._lost(error) from error
+        answer = error_of(response.content)
+        # A load whose answer was lost, or another gateway's of the same name: names are versions.
+        if response.status_code != 200 and not is_duplicate(response.status_code, answer):
+            failure = load_error(response.status_code, answer, name, path)
+            if response.status_code >= 500 and not await self.probe():
+                raise self._lost(failure)
+            raise failure
+        self.loads += 1
+        self.load_seconds += time.monotonic() - started
+
+    def _drop_failed(self, name: str, load: asyncio.Task[None]) -> None:
+        if load.cancelled() or load.exception():
+            self.forget(name, load)
+
+    async def _request(
+        self, method: str, path: str, body: dict[str, Any] | None = None, seconds: float = 10.0
+    ) -> httpx.Response:
+        try:
+            async with asyncio.timeout(seconds):
+                response = await self._client.request(method, self.url + path, json=body)
+        except (httpx.TransportError, TimeoutError) as error:
+            raise self._lost(error) from error
+        if response.status_code != 200:
+            message = error_of(response.content).get("message")
+            raise EngineError(f"{path} answered {response.status_code}: {message}")
+        return response
+
+    def _lost(self, error: Exception) -> ServerLostError:
+        self.healthy = False
+        self.suspect.set()
+        detail = str(error) or type(error).__name__
+        return ServerLostError(
+            f"vLLM at {self.url} dropped the request: {detail}",
+            fix="Try again shortly; it is asked for a token until it answers.",
+        )
+
+
+def _too_long(tokens: int, context: int) -> PromptTooLongError:
+    return PromptTooLongError(
+        f"The prompt has {tokens} tokens; the context holds {context}.",
+        param="messages",
+        fix="Send fewer or shorter messages.",
+    )

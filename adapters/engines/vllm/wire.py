@@ -1,0 +1,59 @@
+"""vLLM's side of the OpenAI wire format: the request it takes, the deltas it streams."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Any
+
+from adapters.engines.base import Delta, FinishReason, GenerateRequest, Usage
+from adapters.engines.openai_wire import logprobs_of, message_fields, sampling_fields, usage_of
+from kiki.errors import EngineUnavailableError
+
+OPEN, CLOSE = "<think>", "</think>"
+
+
+def body_of(request: GenerateRequest, context_tokens: int) -> dict[str, Any]:
+    """The request without its ``model``."""
+    body: dict[str, Any] = {
+        "messages": message_fields(request.messages),
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        # The model's generation_config.json would else decide.
+        "repetition_penalty": 1.0,
+        **sampling_fields(request.sampling),
+    }
+    # vLLM shortens the answer to what the prompt leaves, but refuses a limit above the context.
+    body["max_tokens"] = min(request.sampling.max_tokens, context_tokens)
+    return body
+
+
+async def deltas_of(row: int, chunks: AsyncIterator[dict[str, Any]]) -> AsyncGenerator[Delta, None]:
+    """The row's deltas; the last one carries reason and usage.
+
+    What vLLM's parser took out as ``reasoning`` is put back between ``<think>`` tags, as the
+    model wrote it. Raises EngineUnavailableError when the stream ends without a reason.
+    """
+    finish: str | None = None
+    usage = Usage()
+    thinking = False
+    async for chunk in chunks:
+        if chunk.get("usage"):
+            usage = usage_of(chunk["usage"])
+        for choice in chunk["choices"]:
+            finish = choice.get("finish_reason") or finish
+            delta = choice["delta"]
+            reasoning, content = delta.get("reasoning") or "", delta.get("content") or ""
+            text = ""
+            if reasoning:
+                text = reasoning if thinking else OPEN + reasoning
+                thinking = True
+            if content:
+                text += CLOSE + content if thinking else content
+                thinking = False
+            logprobs = logprobs_of(choice.get("logprobs"))
+            if text or logprobs:
+                yield Delta(row, text, logprobs)
+    if finish is None or finish == "abort":
+        raise EngineUnavailableError("vLLM ended in the middle of the answer.")
+    reason: FinishReason = "length" if finish == "length" else "stop"
+    yield Delta(row, finish_reason=reason, usage=usage)
