@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from adapters.catalog import Catalog
+from adapters.adapter import Adapter
+from adapters.catalog import Catalog, _key
 from adapters.engines.base import Engine
 from adapters.engines.llamacpp import LlamaCppEngine
 from antibias.detector import default_detector
@@ -30,6 +33,8 @@ from memory import Aeon, MemoryStatus
 from routing.domains import DomainTable, load_domains
 from routing.embedder import Embedder
 from routing.router import Router
+
+log = logging.getLogger("kiki.adapters")
 
 PROBE_SECONDS = 10.0
 
@@ -91,10 +96,9 @@ class Services:
     async def start(cls, settings: Settings, files: ModelFiles) -> Services:
         """Load and start all parts. Raises KikiError when one of them can't."""
         table = load_domains()
-        adapters = Catalog(settings.adapters_dir, settings.models_dir).ready(files.base)
         engine = LlamaCppEngine(
             files.base,
-            adapters,
+            cache_dir=settings.models_dir / "adapters",
             slots=settings.engine_slots,
             context_tokens=settings.engine_context,
             threads=settings.engine_threads,
@@ -102,6 +106,8 @@ class Services:
         )
         async with AsyncExitStack() as stack:
             stack.push_async_callback(engine.stop)
+            for refusal in await engine.set_adapters(_adapters(settings, files.base)):
+                log.error("adapter %s left out: %s", refusal.name, refusal.reason)
             starting = stack.enter_context(_cancelled(asyncio.create_task(engine.start())))
             embedder = await asyncio.to_thread(
                 Embedder, files.embedder, threads=settings.router_threads
@@ -131,6 +137,24 @@ class Services:
     async def stop(self) -> None:
         """Close the memory, then stop the engine."""
         await self._stack.aclose()
+
+
+def _adapters(settings: Settings, base: Path) -> list[Adapter]:
+    return [
+        Adapter(
+            name=found.name,
+            path=found.folder,
+            form="peft",
+            rank=found.rank,
+            alpha=found.alpha,
+            bytes=found.bytes,
+            base=found.base,
+            fingerprint=_key(found, base),
+            base_perplexity=found.base_perplexity,
+            adapter_perplexity=found.adapter_perplexity,
+        )
+        for found in Catalog(settings.adapters_dir, settings.models_dir).adapters()
+    ]
 
 
 @contextmanager

@@ -141,8 +141,8 @@ async def test_a_revision_over_the_token_budget_is_not_asked_for() -> None:
 
 
 @pytest.fixture
-async def engine(base_gguf: Path) -> AsyncIterator[LlamaCppEngine]:
-    engine = LlamaCppEngine(base_gguf, {})
+async def engine(base_gguf: Path, tmp_path: Path) -> AsyncIterator[LlamaCppEngine]:
+    engine = LlamaCppEngine(base_gguf, cache_dir=tmp_path)
     await engine.start()
     yield engine
     await engine.stop()

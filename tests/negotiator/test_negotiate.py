@@ -228,8 +228,8 @@ async def test_the_seed_alone_decides_the_order_of_the_drafts() -> None:
 
 
 @pytest.fixture
-async def engine(base_gguf: Path) -> AsyncIterator[LlamaCppEngine]:
-    engine = LlamaCppEngine(base_gguf, {})
+async def engine(base_gguf: Path, tmp_path: Path) -> AsyncIterator[LlamaCppEngine]:
+    engine = LlamaCppEngine(base_gguf, cache_dir=tmp_path)
     await engine.start()
     yield engine
     await engine.stop()

@@ -14,6 +14,7 @@ import sys
 from dataclasses import asdict, dataclass
 
 from adapters.engines.child import Program
+from adapters.engines.llamacpp.precision import KvType
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,8 @@ class ServerSpec:
     slots: int
     context_tokens: int
     threads: int
+    kv_type: KvType
+    flash_attention: bool | None
 
     def program(self) -> Program:
         """How to run it as a child process."""
@@ -61,6 +64,18 @@ def main() -> None:
     params.cpuparams_batch.n_threads = spec["threads"]
     # The RAM prompt cache hands a cache made under one adapter to another (llama.cpp#26207).
     params.cache_ram_mib = 0
+    kv_types = xllamacpp.ggml_type
+    params.cache_type_k = params.cache_type_v = {
+        "f16": kv_types.GGML_TYPE_F16,
+        "f32": kv_types.GGML_TYPE_F32,
+        "q8_0": kv_types.GGML_TYPE_Q8_0,
+    }[spec["kv_type"]]
+    flash = xllamacpp.llama_flash_attn_type
+    params.flash_attn_type = {
+        None: flash.LLAMA_FLASH_ATTN_TYPE_AUTO,
+        True: flash.LLAMA_FLASH_ATTN_TYPE_ENABLED,
+        False: flash.LLAMA_FLASH_ATTN_TYPE_DISABLED,
+    }[spec["flash_attention"]]
     params.ctx_shift = False
     params.use_jinja = True
     params.ui = False
