@@ -56,8 +56,8 @@ def train_adapter(
 
     Nothing is written unless the adapter beats the base on its held-out text, is healthy, and its
     conversion agrees with what was trained; otherwise, and for bad text, AdapterError is raised.
-    ``licence`` is that of text which isn't kiki's own, and of what is made of it; the adapters in ``prior_dir`` are those
-    that the gate measures angles to.
+    ``licence`` is that of text which isn't kiki's own, and of what is made of it. The gate
+    measures angles to the adapters in ``prior_dir``.
     """
     _require_room(job.out)
     sources = _sources(job, licence)
