@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from adapters.forms.folder import rank_of
+from adapters.forms.gguf_file import read_gguf_header
 from adapters.forms.gguf_names import ARCHITECTURES
 from kiki.errors import AdapterError
 
@@ -48,23 +49,17 @@ def read_base_shape(base_gguf: Path) -> BaseShape:
     Raises AdapterError when the file is missing or unreadable, or of an architecture whose
     adapters aren't converted.
     """
-    from gguf import GGUFReader
-
     if not base_gguf.is_file():
         raise AdapterError(f"The base model {base_gguf} is missing.", fix="kiki models pull")
     try:
-        reader = GGUFReader(base_gguf)
-    except (ValueError, IndexError, KeyError) as error:
-        raise AdapterError(f"{base_gguf} isn't a readable GGUF file: {error}.") from error
-    metadata = {
-        name: entry.contents() if len(entry.data) == 1 else None
-        for name, entry in reader.fields.items()
-    }
+        metadata, tensors = read_gguf_header(base_gguf)
+    except AdapterError as error:
+        raise AdapterError(f"{base_gguf} isn't a readable GGUF file: {error.message}") from error
     shape = read_metadata(metadata, str(base_gguf))
-    weights = {}
-    for tensor in reader.tensors:
-        sizes = tuple(int(size) for size in tensor.shape[::-1])
-        weights[tensor.name] = (1, *sizes) if len(sizes) == 1 else sizes
+    weights = {
+        tensor.name: (1, *tensor.shape) if len(tensor.shape) == 1 else tensor.shape
+        for tensor in tensors
+    }
     return BaseShape(shape.architecture, shape.heads, shape.layers, weights)
 
 

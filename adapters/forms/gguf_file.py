@@ -8,6 +8,7 @@ Layout: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 from __future__ import annotations
 
 import math
+import mmap
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +32,7 @@ _VERSIONS = (2, 3)
 
 @dataclass(frozen=True, slots=True)
 class GgufFile:
-    """``metadata`` holds numbers, booleans and texts, without the arrays.
+    """``metadata`` holds numbers, booleans and texts; an array is None.
 
     ``tensors`` have numpy's order of axes, the reverse of GGUF's. BF16 comes as float32.
     """
@@ -40,12 +41,43 @@ class GgufFile:
     tensors: dict[str, NDArray[np.floating[Any]]]
 
 
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """Where a tensor lies: ``offset`` counts in bytes from where all tensors start."""
+
+    name: str
+    shape: tuple[int, ...]
+    kind: int
+    offset: int
+
+
 def read_gguf_file(path: Path) -> GgufFile:
     """Read the file whole. Raises AdapterError when it is missing, damaged or quantised."""
     try:
         data = path.read_bytes()
     except OSError as error:
         raise AdapterError(f"{path} can't be read: {error}.") from error
+    metadata, infos, start = _read_header(data, path)
+    return GgufFile(metadata, {info.name: _tensor(data, info, start, path) for info in infos})
+
+
+def read_gguf_header(path: Path) -> tuple[dict[str, Any], list[TensorInfo]]:
+    """Metadata and tensors without their numbers, of any type; quick for a large file.
+
+    Raises AdapterError when the file is damaged.
+    """
+    try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            metadata, infos, _ = _read_header(data, path)
+    except (OSError, ValueError) as error:  # an empty file can't be mapped
+        raise AdapterError(f"{path} can't be read: {error}.") from error
+    return metadata, infos
+
+
+def _read_header(
+    data: bytes | mmap.mmap, path: Path
+) -> tuple[dict[str, Any], list[TensorInfo], int]:
+    """Metadata, tensors, and the byte at which their numbers start."""
     cursor = _Cursor(data, path)
     if cursor.take(4) != b"GGUF" or cursor.number("<I") not in _VERSIONS:
         raise cursor.error("isn't a GGUF file of version 2 or 3")
@@ -58,30 +90,19 @@ def read_gguf_file(path: Path) -> GgufFile:
             raise cursor.error(f"holds {name!r} twice")
         metadata[name] = value
     infos = [cursor.tensor_info() for _ in range(cursor.fitting(tensor_count, 24))]
+    names = [info.name for info in infos]
+    if len(set(names)) < len(names):
+        raise cursor.error("holds a tensor twice")
     alignment = metadata.get("general.alignment", 32)
     if not isinstance(alignment, int) or not 0 < alignment <= 65_536:
         raise cursor.error(f"has an alignment of {alignment!r}")
-    start = -(-cursor.at // alignment) * alignment
-    tensors: dict[str, NDArray[np.floating[Any]]] = {}
-    for info in infos:
-        if info.name in tensors:
-            raise cursor.error(f"holds {info.name!r} twice")
-        tensors[info.name] = _tensor(data, info, start, path)
-    return GgufFile(metadata, tensors)
-
-
-@dataclass(frozen=True, slots=True)
-class _TensorInfo:
-    name: str
-    shape: tuple[int, ...]
-    kind: int
-    offset: int
+    return metadata, infos, -(-cursor.at // alignment) * alignment
 
 
 class _Cursor:
     """A place in ``data`` that never leaves it."""
 
-    def __init__(self, data: bytes, path: Path) -> None:
+    def __init__(self, data: bytes | mmap.mmap, path: Path) -> None:
         self._data = data
         self._path = path
         self.at = 0
@@ -121,22 +142,22 @@ class _Cursor:
         item, count = self.number("<I"), self.number("<Q")
         if item == _STRING:
             for _ in range(self.fitting(count, 8)):
-                self.text()
+                self.take(self.number("<Q"))
         elif item in _SCALARS:
             self.take(count * struct.calcsize(_SCALARS[item]))
         else:
             raise self.error(f"holds an array of the unknown type {item}")
         return None
 
-    def tensor_info(self) -> _TensorInfo:
+    def tensor_info(self) -> TensorInfo:
         name, axes = self.text(), self.number("<I")
         if not 1 <= axes <= 4:
             raise self.error(f"has a tensor {name!r} of {axes} axes")
         shape = tuple(self.number("<Q") for _ in range(axes))
-        return _TensorInfo(name, shape[::-1], self.number("<I"), self.number("<Q"))
+        return TensorInfo(name, shape[::-1], self.number("<I"), self.number("<Q"))
 
 
-def _tensor(data: bytes, info: _TensorInfo, start: int, path: Path) -> NDArray[np.floating[Any]]:
+def _tensor(data: bytes, info: TensorInfo, start: int, path: Path) -> NDArray[np.floating[Any]]:
     import numpy as np
 
     if info.kind not in _ITEM_BYTES:
