@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 from safetensors.numpy import load_file, save_file
 
 from adapters.catalog import SHIPPED
+from adapters.forms import read_base_shape, read_lora, write_lora
 from gateway.cli import cli
 
 WEIGHTS = "adapter_model.safetensors"
@@ -109,6 +110,22 @@ def test_angle_shows_each_kind_with_a_bar_and_gives_the_same_numbers_as_json():
         line = next(line for line in result.stdout.splitlines() if kind["kind"] in line)
         assert line.split()[1] == f"{kind['degrees']:.1f}"
     assert "█" in result.stdout
+
+
+def test_the_form_of_an_adapter_does_not_matter(base_gguf, tmp_path):
+    lora = read_lora(SHIPPED / "shell")
+    write_lora(lora, "mlx", tmp_path / "as-mlx")
+    write_lora(lora, "gguf", tmp_path / "as-gguf.gguf", base=read_base_shape(base_gguf))
+    result = adapters("check", str(tmp_path), "--base", BASE, "--json")
+    assert result.exit_code == 0
+    assert {row["name"]: row["findings"] for row in told(result)} == {"as-gguf": [], "as-mlx": []}
+    result = adapters("sweep", str(tmp_path), "--json")
+    assert result.exit_code == 1
+    assert told(result)["closest"]["degrees"] == pytest.approx(0, abs=1e-4)
+    gate = adapters("gate", str(tmp_path / "as-gguf.gguf"), "--prior-dir", str(SHIPPED), "--json")
+    verdicts = {prior["name"]: prior["verdict"] for prior in told(gate)["priors"]}
+    assert verdicts.pop("shell") == "angle"  # it is the same adapter under another name
+    assert set(verdicts.values()) == {"pass"}
 
 
 def test_the_gate_as_a_program_exits_with_its_verdict():

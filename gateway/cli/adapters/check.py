@@ -110,7 +110,7 @@ def _check(path: Path, base: str | None, kinds: frozenset[str]) -> Checkup:
 
 def _kinds_of(base: str | None) -> frozenset[str]:
     """The kinds of modules that the base has, where it is a file that says so."""
-    from adapters.forms.base import read_base_shape
+    from adapters.forms import read_base_shape
     from adapters.forms.gguf_names import module_of
 
     if base is None or not Path(base).is_file():
