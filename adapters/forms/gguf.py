@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from adapters.forms.base import BaseShape, Heads, read_metadata
 from adapters.forms.experts import fused_layer, split_gate_up
 from adapters.forms.folder import positive
-from adapters.forms.gguf_file import read_gguf_file
+from adapters.forms.gguf_file import read_gguf_file, read_gguf_header
 from adapters.forms.gguf_names import (
     ARCHITECTURES,
     FUSED,
@@ -43,10 +43,13 @@ def read_gguf(path: Path, base: BaseShape | None = None) -> Lora:
     llama.cpp's own converter doesn't, and then ``base`` is needed.
     Raises AdapterError for a damaged file, one that is no LoRA, or when ``base`` is missing.
     """
-    file, where = read_gguf_file(path), str(path)
+    where = str(path)
+    # The header first: a whole model is a GGUF file too, and its tensors may fill the memory.
+    metadata, _ = read_gguf_header(path)
     for key, expected in (("general.type", "adapter"), ("adapter.type", "lora")):
-        if file.metadata.get(key) != expected:
+        if metadata.get(key) != expected:
             raise AdapterError(f"{where} isn't a LoRA: its {key} isn't {expected!r}.")
+    file = read_gguf_file(path)
     alpha = positive(file.metadata.get("adapter.lora.alpha"), f"{where}: adapter.lora.alpha")
     architecture = str(file.metadata.get("general.architecture"))
     if architecture not in ARCHITECTURES:
