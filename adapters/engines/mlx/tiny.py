@@ -2,7 +2,7 @@
 # mlx.nn and mlx_lm are typed in part only.
 """Random models of Qwen3.6-35B-A3B's architecture, and random adapters for them.
 
-    python -m adapters.engines.mlx.tiny OUT --bits 4
+    python -m adapters.engines.mlx.tiny OUT --bits 4 --adapters 2
 
 They know nothing, and have every module that the real one has: for tests of what is done to a
 model, and for measurements at any size, the real one's included.
@@ -27,6 +27,7 @@ from mlx_lm.utils import save_model
 from adapters.engines.mlx.byte_tokenizer import write_tokenizer
 from adapters.engines.mlx.shapes import SHAPES, TINY, Shape
 from adapters.engines.mlx.slots import find_modules
+from adapters.forms import write_lora
 from adapters.lora import Lora, LoraWeight
 
 GROUP_SIZE = 64
@@ -122,6 +123,8 @@ def write_model(folder: Path, model: Model, shape: Shape, bits: int | None) -> N
 @click.option("--bits", type=click.Choice(["4", "8"]), help="Quantise; without it, full precision.")
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32")
 @click.option("--seed", type=int, default=0)
+@click.option("--adapters", type=click.IntRange(0), default=0, help="Random adapters beside it.")
+@click.option("--rank", type=click.IntRange(1), default=16, help="Their rank.")
 def main(
     out: Path,
     name: str,
@@ -131,13 +134,18 @@ def main(
     bits: str | None,
     dtype: str,
     seed: int,
+    adapters: int,
+    rank: int,
 ) -> None:
-    """Write a random model into the folder OUT."""
+    """Write a random model into the folder OUT, and adapters into OUT/adapters/random-N."""
     given = {"layers": layers, "hidden": hidden, "experts": experts}
     shape = replace(SHAPES[name], **{key: value for key, value in given.items() if value})
     width = int(bits) if bits else None
     model = random_model(shape, seed=seed, bits=width, dtype=getattr(mx, dtype))
     write_model(out, model, shape, width)
+    for number in range(1, adapters + 1):
+        lora = random_adapter(model, number, rank)
+        write_lora(lora, "mlx", out / "adapters" / lora.name)
     click.echo(f"{out}: {shape.layers} layers, {shape.hidden} wide, {shape.experts} experts.")
 
 

@@ -13,15 +13,17 @@ from click.testing import CliRunner
 from mlx_lm.models.qwen3_5_moe import Model, ModelArgs
 
 from adapters.engines.mlx.shapes import QWEN3_6_35B_A3B, TINY
-from adapters.engines.mlx.slots import find_modules
+from adapters.engines.mlx.slots import Slots, find_modules
 from adapters.engines.mlx.tiny import main, random_adapter, random_model
+from adapters.forms import read_lora
+from adapters.mix import Mix
 from tests.adapters.engines.mlx.reference import KINDS, arrays_of
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("tiny") / "model"
-    done = CliRunner().invoke(main, [str(out), "--bits", "4", "--seed", "5"])
+    done = CliRunner().invoke(main, [str(out), "--bits", "4", "--seed", "5", "--adapters", "1"])
     assert done.exit_code == 0, done.output
     assert "4 layers, 128 wide, 8 experts" in done.output
     return out
@@ -38,6 +40,17 @@ def test_mlx_lm_loads_it_and_gets_the_same_weights(folder: Path) -> None:
     weights = arrays_of(loaded.parameters())
     assert weights.keys() == made.keys()
     assert all(mx.array_equal(weights[name], made[name]) for name in made)
+
+
+def test_its_adapters_are_what_mlx_lm_loads(folder: Path) -> None:
+    path = folder / "adapters" / "random-1"
+    expected, _, *_ = mlx_lm.load(str(folder), adapter_path=str(path))
+    model = load(folder)[0]
+    slots = Slots.patch(model)
+    slots.bind("a", read_lora(path))
+    slots.use([Mix.single("a")])
+    ids = mx.array([[1, 2, 3]])
+    assert mx.array_equal(model(ids), expected(ids))
 
 
 def test_text_and_chats_go_through_its_tokenizer(folder: Path) -> None:
