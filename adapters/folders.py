@@ -5,15 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 
 from adapters.forms import form_of
+from adapters.forms.folder import CONFIG_FILE
 
 
 def adapters_in(path: Path) -> list[Path]:
-    """``path`` itself where it is an adapter, else the adapters right below it, by name."""
-    if form_of(path) is not None:
+    """``path`` itself where it is an adapter, else the adapters right below it, by name.
+
+    A folder with an adapter's config counts though its weights are missing, so that it is reported
+    and not passed over.
+    """
+    if _is_adapter(path):
         return [path]
     if not path.is_dir():
         return []
-    return [child for child in sorted(path.iterdir()) if form_of(child) is not None]
+    return [child for child in sorted(path.iterdir()) if _is_adapter(child)]
 
 
 def weight_bytes(path: Path) -> int:
@@ -25,3 +30,7 @@ def weight_bytes(path: Path) -> int:
 def name_of(path: Path) -> str:
     """What an adapter is called: its folder's name, or its file's without the ending."""
     return path.name if path.is_dir() else path.stem
+
+
+def _is_adapter(path: Path) -> bool:
+    return form_of(path) is not None or (path / CONFIG_FILE).is_file()

@@ -102,9 +102,11 @@ class _Sums:
             across = inner_products(one, other).sum(axis=0)
             i, j = list(left), list(right)
             products[np.ix_(i, j)] += across
-            squares[np.ix_(i, j)] += _square_norms(left)[:, None]
-            if rows is not columns:
-                squares[np.ix_(j, i)] += _square_norms(right)[:, None]
+            if right is left:
+                squares[np.ix_(i, i)] += np.maximum(across.diagonal(), 0)[:, None]
+            else:
+                squares[np.ix_(i, j)] += _square_norms(one)[:, None]
+                squares[np.ix_(j, i)] += _square_norms(other)[:, None]
 
     def pairs(self, names: Sequence[str]) -> Iterator[Pair]:
         """Every pair that shares a kind of module which both change."""
@@ -140,10 +142,10 @@ def _by_module(loras: Mapping[int, Lora]) -> dict[object, dict[int, LoraWeight]]
     return modules
 
 
-def _square_norms(weights: Mapping[int, LoraWeight]) -> NDArray[np.float64]:
+def _square_norms(weights: Sequence[LoraWeight]) -> NDArray[np.float64]:
     import numpy as np
 
-    each = ([weight] for weight in weights.values())
+    each = ([weight] for weight in weights)
     return np.maximum([float(inner_products(one, one).sum()) for one in each], 0)
 
 

@@ -87,6 +87,12 @@ def test_check_of_something_unreadable_exits_with_1(folder):
     assert "holds no adapter" in result.stdout
 
 
+def test_check_reports_an_adapter_whose_weights_are_missing(folder):
+    (folder / "sql" / WEIGHTS).unlink()
+    rows = told(adapters("check", str(folder), "--json"))
+    assert [row["state"] for row in rows if row["name"] == "sql"] == ["unreadable"]
+
+
 def test_check_against_another_base_finds_it_sick():
     result = adapters("check", SHELL, "--base", "Qwen/Qwen3.6-35B-A3B", "--json")
     assert result.exit_code == 3
