@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from adapters.forms import form_of
+from adapters.folders import adapters_in
 from adapters.gate import GateReport, run_gate
 from adapters.training.fit import Fit
 from adapters.training.job import Job
@@ -40,5 +40,4 @@ def require_healthy(job: Job, made: Path, prior_dir: Path | None) -> GateReport:
 def _priors(folder: Path | None, own: Path) -> list[Path]:
     if folder is None:
         return []
-    paths = (path for path in folder.iterdir() if path.absolute() != own.absolute())
-    return sorted(path for path in paths if form_of(path))
+    return [path for path in adapters_in(folder) if path.absolute() != own.absolute()]
