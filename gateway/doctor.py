@@ -32,8 +32,9 @@ def examine(settings: Settings) -> list[Check]:
     return [
         *_versions(),
         _configuration(),
+        _engine(settings),
         *_models(settings),
-        _adapters(settings),
+        *_adapters(settings),
         _router(),
         _memory(settings),
         _port(settings),
@@ -62,16 +63,31 @@ def _configuration() -> Check:
     return Check("settings", "ok", str(settings_file() or "no kiki.toml; defaults and KIKI_*"))
 
 
+def _engine(settings: Settings) -> Check:
+    from gateway.engines import Machine, choose_engine
+
+    machine = Machine.here()
+    try:
+        choice = choose_engine(settings, machine)
+    except KikiError as error:
+        return Check("engine", "wrong", error.message, error.fix)
+    if choice.engine == "mlx" and not machine.mlx:
+        fix = "pip install 'kiki-gateway[mlx]'"
+        return Check("engine", "wrong", f"mlx ({choice.reason}); MLX is not installed", fix)
+    if choice.engine == "vllm" and not (machine.vllm or settings.vllm_urls):
+        fix = "Install vLLM, or name running servers in vllm_urls."
+        return Check("engine", "wrong", f"vllm ({choice.reason}); vLLM is not installed", fix)
+    return Check("engine", "ok", f"{choice.engine}: {choice.reason}")
+
+
 def _models(settings: Settings) -> Iterator[Check]:
     from kiki.assets import BASE_MODEL, verify
     from routing import model_files
 
     pull = "kiki models pull"
     if settings.model is not None:
-        there = settings.model.is_file()
-        state: Literal["ok", "wrong"] = "ok" if there else "wrong"
-        fix = None if there else "Correct the setting model."
-        yield Check("base model", state, str(settings.model), fix)
+        where = settings.model_path or f"{settings.model}, from the hub at the first start"
+        yield Check("base model", "ok", str(where))
     else:
         path = settings.models_dir / BASE_MODEL.file
         try:
@@ -87,14 +103,18 @@ def _models(settings: Settings) -> Iterator[Check]:
         yield Check("embedding model", "wrong", error.message, pull)
 
 
-def _adapters(settings: Settings) -> Check:
+def _adapters(settings: Settings) -> Iterator[Check]:
     from adapters.catalog import Catalog
 
     try:
-        names = [a.name for a in Catalog(settings.adapters_dir, settings.models_dir).adapters()]
+        snapshot = Catalog(settings.adapters_dir, base=settings.adapters_base).scan()
     except KikiError as error:
-        return Check("adapters", "wrong", error.message, error.fix)
-    return Check("adapters", "ok" if names else "note", ", ".join(names) or "none: the base alone")
+        yield Check("adapters", "wrong", error.message, error.fix)
+        return
+    names = ", ".join(adapter.name for adapter in snapshot.adapters)
+    yield Check("adapters", "ok" if names else "note", names or "none: the base alone")
+    for refusal in snapshot.refused:
+        yield Check("adapter left out", "wrong", f"{refusal.name}: {refusal.reason}")
 
 
 def _router() -> Check:

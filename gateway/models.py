@@ -37,7 +37,11 @@ class Models:
 
     def __init__(self, table: DomainTable, loaded: Iterable[str]) -> None:
         self._table = table
-        self._loaded = tuple(loaded)
+        self.load(loaded)
+
+    def load(self, adapters: Iterable[str]) -> None:
+        """These are the adapters from now on."""
+        self._loaded = tuple(adapters)
         self._aliases = self._all_aliases()
 
     @property

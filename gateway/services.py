@@ -8,14 +8,14 @@ import time
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from adapters.adapter import Adapter
-from adapters.catalog import Catalog, _key
+from adapters.catalog import Catalog
 from adapters.engines.base import Engine
-from adapters.engines.llamacpp import LlamaCppEngine
+from adapters.policy import SHIPPED_POLICY, Policy
 from antibias.detector import default_detector
+from gateway.adapter_set import AdapterSet
 from gateway.assets import ModelFiles
+from gateway.engines import Choice, Machine, build_engine, choose_engine
 from gateway.models import Models
 from gateway.once import Once
 from gateway.pipeline import Pipeline
@@ -34,7 +34,7 @@ from routing.domains import DomainTable, load_domains
 from routing.embedder import Embedder
 from routing.router import Router
 
-log = logging.getLogger("kiki.adapters")
+log = logging.getLogger("kiki.gateway")
 
 PROBE_SECONDS = 10.0
 
@@ -71,6 +71,8 @@ class Services:
     router: Router
     aeon: Aeon
     engine: Engine
+    choice: Choice
+    adapter_set: AdapterSet
     models: Models
     pipeline: Pipeline
     once: Once
@@ -96,19 +98,20 @@ class Services:
     async def start(cls, settings: Settings, files: ModelFiles) -> Services:
         """Load and start all parts. Raises KikiError when one of them can't."""
         table = load_domains()
-        engine = LlamaCppEngine(
-            files.base,
-            cache_dir=settings.models_dir / "adapters",
-            slots=settings.engine_slots,
-            context_tokens=settings.engine_context,
-            threads=settings.engine_threads,
-            start_timeout=settings.engine_start_timeout,
-        )
+        choice = choose_engine(settings, Machine.here())
+        log.info("engine: %s (%s)", choice.engine, choice.reason)
+        engine = build_engine(settings, choice, files.base)
+        models = Models(table, ())
+        catalog = Catalog(settings.adapters_dir, base=settings.adapters_base)
+        adapter_set = AdapterSet(catalog, engine, models)
+
+        async def start_engine() -> None:
+            await adapter_set.refresh()
+            await engine.start()
+
         async with AsyncExitStack() as stack:
             stack.push_async_callback(engine.stop)
-            for refusal in await engine.set_adapters(_adapters(settings, files.base)):
-                log.error("adapter %s left out: %s", refusal.name, refusal.reason)
-            starting = stack.enter_context(_cancelled(asyncio.create_task(engine.start())))
+            starting = stack.enter_context(_cancelled(asyncio.create_task(start_engine())))
             embedder = await asyncio.to_thread(
                 Embedder, files.embedder, threads=settings.router_threads
             )
@@ -119,6 +122,8 @@ class Services:
             await asyncio.to_thread(default_detector)
             stack.push_async_callback(asyncio.to_thread, aeon.close)
             await starting
+            if settings.adapters_watch:
+                await stack.enter_async_context(adapter_set.watched())
             return cls(
                 settings=settings,
                 table=table,
@@ -126,7 +131,9 @@ class Services:
                 router=router,
                 aeon=aeon,
                 engine=engine,
-                models=Models(table, engine.adapters),
+                choice=choice,
+                adapter_set=adapter_set,
+                models=models,
                 pipeline=_pipeline(settings, table, embedder, router, aeon, engine),
                 once=Once(aeon),
                 probe=Probe(engine),
@@ -137,24 +144,6 @@ class Services:
     async def stop(self) -> None:
         """Close the memory, then stop the engine."""
         await self._stack.aclose()
-
-
-def _adapters(settings: Settings, base: Path) -> list[Adapter]:
-    return [
-        Adapter(
-            name=found.name,
-            path=found.folder,
-            form="peft",
-            rank=found.rank,
-            alpha=found.alpha,
-            bytes=found.bytes,
-            base=found.base,
-            fingerprint=_key(found, base),
-            base_perplexity=found.base_perplexity,
-            adapter_perplexity=found.adapter_perplexity,
-        )
-        for found in Catalog(settings.adapters_dir, settings.models_dir).adapters()
-    ]
 
 
 @contextmanager
@@ -174,9 +163,11 @@ def _pipeline(
     aeon: Aeon,
     engine: Engine,
 ) -> Pipeline:
+    policy = Policy.load(settings.policy_file or SHIPPED_POLICY)
+    base_only = policy.verdicts(settings.adapters_base or engine.capabilities.model)
     return Pipeline(
         route=RouteStage(embedder, router, settings.router_threshold),
-        mount=MountStage(engine, table),
+        mount=MountStage(engine, table, base_only),
         recall=RecallStage(
             aeon,
             budget_tokens=settings.recall_tokens,

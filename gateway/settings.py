@@ -6,17 +6,26 @@ import ipaddress
 import os
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import platformdirs
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    ByteSize,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
 
+from kiki.assets import BASE_NAME
 from kiki.errors import SettingsError
 from kiki.names import near
 
@@ -56,11 +65,34 @@ class Settings(BaseSettings):
         "info", description="How much to log, to stderr."
     )
 
-    model: Path | None = Field(
-        None, description="A GGUF base model of your own; unset is the small one that kiki pulls."
+    engine: Literal["auto", "mlx", "vllm", "llamacpp"] = Field(
+        "auto",
+        description="What runs the model. auto: llamacpp for a GGUF file, else mlx on Apple "
+        "silicon, vllm where a GPU and vLLM are; kiki doctor says which and why.",
+    )
+    model: str | None = Field(
+        None,
+        description="The base model: a GGUF file, a folder, or a name on the hub (mlx, vllm). "
+        "Unset is the small GGUF that kiki pulls.",
+    )
+    base: str | None = Field(
+        None,
+        description="What adapters call the base they were trained on; those that name another "
+        "are left out. Unset compares shapes alone, unless the model is kiki's own.",
     )
     adapters_dir: Path | None = Field(
-        None, description="A folder of PEFT adapters, one folder each; unset is the shipped ones."
+        None,
+        description="A folder of adapters in mlx, PEFT or GGUF form; unset is the shipped ones.",
+    )
+    adapters_watch: bool = Field(
+        True,
+        description="Serve new, changed and removed adapters without a restart; else they wait "
+        "for POST /v1/adapters/refresh.",
+    )
+    policy_file: Path | None = Field(
+        None,
+        description="Measured results that decide where the base answers alone; unset is the "
+        "shipped file.",
     )
     engine_slots: int = Field(4, ge=1, le=64, description="Requests generated at a time.")
     engine_context: int = Field(
@@ -74,6 +106,48 @@ class Settings(BaseSettings):
     )
     engine_start_timeout: float = Field(
         120.0, gt=0, le=3600, description="Seconds the engine may take until its first token."
+    )
+
+    adapter_memory: ByteSize = Field(
+        ByteSize(8 * 2**30),
+        description="mlx: memory for adapters, as 80GB; beyond it the least recently used leave.",
+    )
+    kv_bits: Literal[8] | None = Field(
+        None,
+        description="mlx: 8 keeps the KV cache in 8 bits, for long contexts; requests are then "
+        "generated one at a time instead of in a batch.",
+    )
+    metal_memory_limit: ByteSize | None = Field(
+        None, description="mlx: memory it may use, as 460GB; unset is nine tenths of the machine's."
+    )
+    metal_cache_limit: ByteSize | None = Field(
+        None, description="mlx: freed memory it may keep, as 32GB; unset is a sixteenth."
+    )
+    vllm_urls: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="vllm: addresses of running servers, comma-separated in the environment; "
+        "unset starts one here.",
+    )
+    vllm_api_key: SecretStr | None = Field(
+        None, description="vllm: the key that the servers ask for."
+    )
+    vllm_quantization: str | None = Field(
+        None,
+        description="vllm: the weights' form, as awq or fp8; unset asks the model.",
+    )
+    vllm_tensor_parallel_size: int = Field(
+        1, ge=1, le=64, description="vllm: GPUs that share one model."
+    )
+    vllm_gpu_memory_utilization: float = Field(
+        0.9, gt=0, le=1, description="vllm: share of the GPU's memory that it takes."
+    )
+    vllm_max_loras: int = Field(
+        4, ge=1, le=64, description="vllm: mixes that may be active in one batch."
+    )
+    vllm_work_dir: Path | None = Field(
+        None,
+        description="vllm: folder of composed adapters, best on a RAM disk; unset is /dev/shm "
+        "where there is one.",
     )
 
     router_threads: int = Field(2, ge=1, le=64, description="Threads of the embedding model.")
@@ -100,16 +174,52 @@ class Settings(BaseSettings):
     )
     antibias: bool = Field(True, description="Screen answers for bias and revise those found.")
 
-    @field_validator("data_dir", "models_dir", "model", "adapters_dir")
+    @field_validator("data_dir", "models_dir", "adapters_dir", "policy_file", "vllm_work_dir")
     @classmethod
     def _expand_home(cls, path: Path | None) -> Path | None:
         return path.expanduser().absolute() if path else None
+
+    @field_validator("vllm_urls", mode="before")
+    @classmethod
+    def _split_urls(cls, urls: object) -> object:
+        if not isinstance(urls, str):
+            return urls
+        return [url.strip() for url in urls.split(",") if url.strip()]
+
+    @field_validator("vllm_urls")
+    @classmethod
+    def _check_urls(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
+        for url in urls:
+            if not url.startswith(("http://", "https://")):
+                raise ValueError(f"{url!r} is no http address, as http://127.0.0.1:8001")
+        return tuple(url.rstrip("/") for url in urls)
+
+    @property
+    def model_path(self) -> Path | None:
+        """The model's file or folder; None where there is none or it is a name on the hub."""
+        if self.model is None or not _looks_like_path(self.model):
+            return None
+        return Path(self.model).expanduser().absolute()
+
+    @property
+    def adapters_base(self) -> str | None:
+        """The base that adapters have to name; None where only their shapes can tell."""
+        return self.base or (BASE_NAME if self.model is None else None)
+
+    @model_validator(mode="after")
+    def _model_is_there(self) -> Settings:
+        if self.model_path is not None and not self.model_path.exists():
+            raise ValueError(
+                f"model = {self.model!r}: there is no such file or folder; correct the path, or "
+                "give a name on the hub as owner/name"
+            )
+        return self
 
     @model_validator(mode="after")
     def _remote_is_meant(self) -> Settings:
         if not self.allow_remote and not _is_loopback(self.host):
             raise ValueError(
-                f"{self.host!r} is not a loopback address, and kiki has no API keys yet; "
+                f"host = {self.host!r} is not a loopback address, and kiki has no API keys yet; "
                 "use 127.0.0.1, or set allow_remote = true behind a proxy that checks keys"
             )
         return self
@@ -167,7 +277,7 @@ def _refuse_unknown_variables() -> None:
 
 def _explain(problem: dict[str, Any], overrides: dict[str, Any]) -> str:
     if not problem["loc"]:
-        return f"host: {problem['msg'].removeprefix('Value error, ')}."
+        return f"{problem['msg'].removeprefix('Value error, ')}."
     name = str(problem["loc"][0])
     where = _where(name, overrides)
     if problem["type"] == "extra_forbidden":
@@ -182,6 +292,11 @@ def _where(name: str, overrides: dict[str, Any]) -> str:
         return f"--{name.replace('_', '-')}"
     variable = ENV_PREFIX + name.upper()
     return variable if variable in os.environ else f"{name} (in {settings_file()})"
+
+
+def _looks_like_path(model: str) -> bool:
+    """A path that is there, or can't be owner/name on the hub."""
+    return model.endswith(".gguf") or model.count("/") != 1 or Path(model).expanduser().exists()
 
 
 def _is_loopback(host: str) -> bool:

@@ -68,6 +68,20 @@ class Telemetry:
             ["adapter"],
             registry=self.registry,
         )
+        self.adapters_left_out = Counter(
+            "kiki_adapters_left_out",
+            "Adapters of a chosen mix that the engine had no room for.",
+            ["adapter"],
+            registry=self.registry,
+        )
+        self.adapters_served = Gauge(
+            "kiki_adapters", "Adapters being served.", registry=self.registry
+        )
+        self.adapters_refused = Gauge(
+            "kiki_adapters_refused",
+            "Adapters of the folder that are not fit to serve.",
+            registry=self.registry,
+        )
         self.recalled = Counter(
             "kiki_recalled_episodes", "Episodes put into prompts.", registry=self.registry
         )
@@ -88,6 +102,8 @@ class Telemetry:
         self.plans.labels(turn.mount.plan).inc()
         for name in turn.mount.mix.names:
             self.adapter_turns.labels(name).inc()
+        for name in turn.mount.left_out:
+            self.adapters_left_out.labels(name).inc()
         self.tokens.labels("prompt").inc(turn.usage.prompt_tokens)
         self.tokens.labels("completion").inc(turn.usage.completion_tokens)
         if turn.recollection:

@@ -69,12 +69,17 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """The decision of stage 2: what is active for this request alone."""
+    """The decision of stage 2: what is active for this request alone.
+
+    ``base_only`` are domains that the base answers; ``left_out`` are adapters for which the engine
+    had no room beside the others.
+    """
 
     plan: Plan
     mix: Mix
     reason: str
     base_only: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

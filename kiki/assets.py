@@ -67,6 +67,9 @@ class Asset:
     package: PackagedFile
 
 
+# What adapters call the model of which BASE_MODEL is a build.
+BASE_NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
+
 BASE_MODEL = Asset(
     name="smollm2-135m-instruct",
     file="SmolLM2-135M-Instruct.Q4_1.gguf",

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from adapters.training.export import dequantize_gguf, export_hf
-from gateway.assets import ModelFiles, ensure_models
+from gateway.assets import ModelFiles, ensure_models, ensure_small_base
 from gateway.settings import load_settings
 from routing.embedder import Embedder
 
@@ -26,7 +26,8 @@ def models_dir(model_files: ModelFiles) -> Path:
 
 @pytest.fixture(scope="session")
 def base_gguf(model_files: ModelFiles) -> Path:
-    return model_files.base
+    """The small base that is pulled, whatever the settings serve."""
+    return ensure_small_base(load_settings())
 
 
 @pytest.fixture(scope="session")
@@ -35,19 +36,19 @@ def embedder(model_files: ModelFiles) -> Embedder:
 
 
 @pytest.fixture(scope="session")
-def f32_base(model_files: ModelFiles) -> Path:
+def f32_base(base_gguf: Path) -> Path:
     """The base with every weight as F32: on it, engines can be compared to 1e-4."""
-    out = model_files.embedder.parent / "SmolLM2-135M-Instruct.F32.gguf"
+    out = base_gguf.with_name("SmolLM2-135M-Instruct.F32.gguf")
     if not out.is_file():
         made = out.with_suffix(f".{os.getpid()}")
-        dequantize_gguf(model_files.base, made)
+        dequantize_gguf(base_gguf, made)
         made.replace(out)
     return out
 
 
 @pytest.fixture(scope="session")
-def hf_base(model_files: ModelFiles) -> Path:
+def hf_base(base_gguf: Path) -> Path:
     """The same weights in the folder that mlx_lm and vLLM read."""
-    out = model_files.embedder.parent / "SmolLM2-135M-Instruct.F32"
-    export_hf(model_files.base, out)
+    out = base_gguf.with_name("SmolLM2-135M-Instruct.F32")
+    export_hf(base_gguf, out)
     return out

@@ -30,11 +30,13 @@ async def health(request: Request) -> Response:
                 "ready": ready,
                 "name": services.engine.capabilities.name,
                 "model": services.engine.capabilities.model,
+                "reason": services.choice.reason,
             },
             "router": {"state": "ok", "outputs": len(services.table.outputs)},
             "memory": {"state": memory.state},
         },
         "adapters": list(services.engine.adapters),
+        "adapters_refused": {r.name: r.reason for r in services.adapter_set.refused},
         "memory": {
             "state": memory.state,
             "episodes": memory.episodes,
@@ -53,5 +55,7 @@ async def metrics(request: Request) -> Response:
     services: Services = request.app.state.services
     memory = await asyncio.to_thread(services.memory_status)
     services.telemetry.memory_lag.set(memory.lag)
+    services.telemetry.adapters_served.set(len(services.engine.adapters))
+    services.telemetry.adapters_refused.set(len(services.adapter_set.refused))
     services.telemetry.engine_ready.set(services.engine.state == "ready")
     return Response(services.telemetry.render(), media_type="text/plain; version=0.0.4")

@@ -161,6 +161,41 @@ class ModelList(BaseModel):
     data: list[Model]
 
 
+class ServedAdapter(BaseModel):
+    """One adapter; ``fingerprint`` changes when its files do."""
+
+    id: str
+    object: Literal["adapter"] = "adapter"
+    form: Literal["mlx", "peft", "gguf"]
+    rank: int
+    alpha: float
+    bytes: int
+    base: str
+    fingerprint: str
+
+
+class LeftOut(BaseModel):
+    """An adapter of the folder that isn't served, and why."""
+
+    id: str
+    reason: str
+
+
+class AdapterList(BaseModel):
+    object: Literal["list"] = "list"
+    data: list[ServedAdapter]
+    refused: list[LeftOut]
+
+
+class AdapterChange(BaseModel):
+    """What a refresh did, by name."""
+
+    added: list[str]
+    removed: list[str]
+    changed: list[str]
+    refused: list[LeftOut]
+
+
 class ErrorBody(BaseModel):
     message: str
     type: str

@@ -29,18 +29,15 @@ def command() -> None:
 @command.command("pull")
 @click.option("--with-sources", is_flag=True, help="Also the float32 weights that tests compare.")
 def pull(with_sources: bool) -> None:
-    """Fetch, check and build every model file, and convert the adapters; nothing is done twice."""
-    from adapters.catalog import Catalog
+    """Fetch, check and build every model file; nothing is done twice."""
     from gateway.assets import ensure_models
     from gateway.cli.progress import pulling
 
     settings = load_settings()
     with pulling() as progress:
         files = ensure_models(settings, progress, keep_source=with_sources)
-    adapters = Catalog(settings.adapters_dir, settings.models_dir).ready(files.base)
     click.echo(f"base model: {files.base}")
     click.echo(f"embedding model: {files.embedder}")
-    click.echo(f"adapters: {', '.join(adapters) or 'none'}")
 
 
 @command.command("list")
@@ -60,7 +57,7 @@ def _rows(settings: Settings) -> list[ModelFile]:
     from kiki.assets import BASE_MODEL
     from routing.model_files import MODEL_FILE, NAME
 
-    base = settings.model or settings.models_dir / BASE_MODEL.file
+    base = settings.model_path or Path(settings.model or settings.models_dir / BASE_MODEL.file)
     embedder = settings.models_dir / NAME / MODEL_FILE
     converted = sorted((settings.models_dir / "adapters").glob("*.gguf"))
     return [

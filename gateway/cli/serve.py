@@ -17,19 +17,38 @@ if TYPE_CHECKING:
 @click.command("serve")
 @click.option("--host", help="Address to listen on.")
 @click.option("--port", type=int, help="Port to listen on; 0 picks a free one.")
-@click.option("--model", type=click.Path(), help="A GGUF base model of your own.")
-@click.option("--adapters", type=click.Path(), help="A folder of PEFT adapters, one folder each.")
+@click.option("--engine", type=click.Choice(["auto", "mlx", "vllm", "llamacpp"]))
+@click.option("--model", help="The base: a GGUF file, a folder, or owner/name on the hub.")
+@click.option("--adapters", type=click.Path(), help="A folder of adapters, in any form.")
+@click.option("--metal-memory-limit", help="MLX: memory it may use, for example 460GB.")
+@click.option("--quantization", help="vLLM: how the weights are quantised, for example awq.")
+@click.option("--tensor-parallel-size", type=int, help="vLLM: GPUs that share one model.")
+@click.option("--gpu-memory-utilization", type=float, help="vLLM: share of the GPU's memory.")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]))
 def command(
     host: str | None,
     port: int | None,
+    engine: str | None,
     model: str | None,
     adapters: str | None,
+    metal_memory_limit: str | None,
+    quantization: str | None,
+    tensor_parallel_size: int | None,
+    gpu_memory_utilization: float | None,
     log_level: str | None,
 ) -> None:
     """Start the gateway; model files that are missing are pulled first."""
     settings = load_settings(
-        host=host, port=port, model=model, adapters_dir=adapters, log_level=log_level
+        host=host,
+        port=port,
+        engine=engine,
+        model=model,
+        adapters_dir=adapters,
+        metal_memory_limit=metal_memory_limit,
+        vllm_quantization=quantization,
+        vllm_tensor_parallel_size=tensor_parallel_size,
+        vllm_gpu_memory_utilization=gpu_memory_utilization,
+        log_level=log_level,
     )
     listener = listen(settings)
 
@@ -70,8 +89,11 @@ def _run(settings: Settings, files: ModelFiles, listener: socket.socket) -> None
     def say_ready(services: Services) -> None:
         address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         names = ", ".join(services.engine.adapters) or "none"
-        click.echo(f"kiki answers on {address}/v1 (base {services.engine.capabilities.model})")
+        what = services.engine.capabilities
+        click.echo(f"kiki answers on {address}/v1 (base {what.model}, engine {what.name})")
         click.echo(f"adapters: {names}")
+        for refusal in services.adapter_set.refused:
+            click.echo(f"left out: {refusal.name}: {refusal.reason}")
         who = "everyone who reaches the port" if settings.allow_remote else "loopback only"
         click.echo(f"memory: {settings.data_dir / 'memory'}; no API keys, open to {who}")
 

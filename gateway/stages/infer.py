@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 
 from adapters.engines.base import Delta, Engine, GenerateRequest, Usage, collect
 from adapters.mix import BASE, Mix
@@ -22,6 +23,7 @@ class InferStage:
 
     async def run(self, turn: Turn, decision: dict[str, object]) -> None:
         """Generate whole answers and put them into ``turn.candidates``."""
+        self._drop_removed(turn, decision)
         mixes = self._mixes(turn)
         with turn.waiting():
             async with aclosing(self._deltas(turn, mixes, decision)) as deltas:
@@ -39,6 +41,7 @@ class InferStage:
         """The same for a single row, giving its text as it comes."""
         stripper = ThinkingStripper() if turn.ask.options.strip_thinking else None
         text = ""
+        self._drop_removed(turn, decision)
         async with aclosing(self._deltas(turn, [turn.mount.mix], decision)) as deltas:
             while True:
                 with turn.waiting():
@@ -75,6 +78,14 @@ class InferStage:
         async with aclosing(self._engine.generate(_requests(turn, mixes))) as deltas:
             async for delta in deltas:
                 yield delta
+
+    def _drop_removed(self, turn: Turn, decision: dict[str, object]) -> None:
+        """An adapter may go between mount and now; what the caller named, the engine refuses."""
+        removed = set(turn.mount.mix.names).difference(self._engine.adapters)
+        if removed and turn.ask.options.adapters is None:
+            rest = [pair for pair in turn.mount.mix.weights if pair[0] not in removed]
+            turn.mount = replace(turn.mount, mix=Mix.of(rest))
+            decision["removed"] = sorted(removed)
 
     def _mixes(self, turn: Turn) -> list[Mix]:
         mix = turn.mount.mix

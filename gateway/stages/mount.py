@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 from adapters.engines.base import Engine
+from adapters.policy import BaseOnly
 from antibias.screen import screen_prompt
 from gateway import plan
-from gateway.turn import Turn
+from gateway.turn import Mount, Turn
 from kiki.errors import UnknownAdapterError
 from kiki.names import near
 from routing.domains import DomainTable
@@ -16,9 +20,12 @@ class MountStage:
 
     name = "mount"
 
-    def __init__(self, engine: Engine, table: DomainTable) -> None:
+    def __init__(
+        self, engine: Engine, table: DomainTable, base_only: Mapping[str, BaseOnly]
+    ) -> None:
         self._engine = engine
         self._table = table
+        self._base_only = base_only
 
     async def run(self, turn: Turn, decision: dict[str, object]) -> None:
         options = turn.ask.options
@@ -30,7 +37,8 @@ class MountStage:
                     param=f"kiki.adapters.{name}",
                     fix=f"Loaded: {', '.join(sorted(loaded)) or 'none'}.",
                 )
-        mount = plan.choose(options, turn.route, loaded, self._table)
+        chosen = plan.choose(options, turn.route, loaded, self._table, self._base_only)
+        mount = self._fitted(chosen)
         turn.mount = mount
         turn.held = mount.plan == "panel" or (options.antibias and screen_prompt(turn.ask.question))
         decision |= {
@@ -38,5 +46,15 @@ class MountStage:
             "adapters": dict(mount.mix.weights),
             "reason": mount.reason,
             "base_only": list(mount.base_only),
+            "left_out": list(mount.left_out),
             "held_back": turn.held,
         }
+
+    def _fitted(self, mount: Mount) -> Mount:
+        """Where the engine can't hold the whole mix, its strongest adapters that it can."""
+        fitting = self._engine.fitting(mount.mix)
+        if fitting == mount.mix:
+            return mount
+        left_out = tuple(name for name in mount.mix.names if name not in fitting.names)
+        reason = f"{mount.reason}; without {', '.join(left_out)}, which don't fit the engine too"
+        return replace(mount, mix=fitting, reason=reason, left_out=left_out)

@@ -1,46 +1,132 @@
 from __future__ import annotations
 
+import json
+import os
 import shutil
+from pathlib import Path
 
 import pytest
 
-from adapters.catalog import CONFIG, SHIPPED, WEIGHTS, Catalog
+from adapters.catalog import SHIPPED, Catalog, Snapshot
 from kiki.errors import AdapterError
 
+SMOLLM = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
-def test_the_shipped_adapters_are_the_six_with_their_perplexities(tmp_path):
-    adapters = Catalog(None, tmp_path).adapters()
-    names = {adapter.name for adapter in adapters}
-    assert names == {"shell", "python", "sql", "cpp", "chat-fr", "spice"}
-    for adapter in adapters:
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "adapters"
+    folder.mkdir()
+    return folder
+
+
+def add(folder: Path, adapter: str, name: str | None = None) -> Path:
+    return Path(shutil.copytree(SHIPPED / adapter, folder / (name or adapter)))
+
+
+def names(snapshot: Snapshot) -> set[str]:
+    return {adapter.name for adapter in snapshot.adapters}
+
+
+def reasons(snapshot: Snapshot) -> dict[str, str]:
+    return {refusal.name: refusal.reason for refusal in snapshot.refused}
+
+
+def test_the_shipped_adapters_are_fit_and_say_how_good_they_are():
+    snapshot = Catalog(None, base=SMOLLM).scan()
+    assert not snapshot.refused
+    assert names(snapshot) == {"shell", "python", "sql", "cpp", "chat-fr", "spice"}
+    for adapter in snapshot.adapters:
         assert adapter.adapter_perplexity
         assert adapter.base_perplexity
         assert adapter.adapter_perplexity < adapter.base_perplexity
-        assert (adapter.rank, adapter.alpha) == (16, 16)
+        assert (adapter.rank, adapter.alpha, adapter.form) == (16, 16, "peft")
 
 
-def test_conversion_is_done_once(tmp_path, base_gguf):
-    catalog = Catalog(None, tmp_path)
-    first = catalog.ready(base_gguf)
-    times = {name: path.stat().st_mtime_ns for name, path in first.items()}
-    assert {name: path.stat().st_mtime_ns for name, path in catalog.ready(base_gguf).items()} == (
-        times
-    )
+def test_each_look_sees_what_came_changed_and_went(folder):
+    catalog = Catalog(folder)
+    assert names(catalog.scan()) == set()
+    shell = add(folder, "shell")
+    first = catalog.scan()
+    assert names(first) == {"shell"}
+    weights = "adapter_model.safetensors"
+    shutil.copyfile(SHIPPED / "sql" / weights, shell / weights)
+    (changed,) = catalog.scan().adapters
+    assert changed.fingerprint != first.adapters[0].fingerprint
+    shutil.rmtree(shell)
+    assert names(catalog.scan()) == set()
 
 
-def test_a_sick_adapter_is_left_out_and_logged_and_the_others_serve(tmp_path, base_gguf, caplog):
-    folder = tmp_path / "adapters"
-    shutil.copytree(SHIPPED / "shell", folder / "shell")
-    shutil.copytree(SHIPPED / "sql", folder / "torn")
-    weights = folder / "torn" / WEIGHTS
+def test_the_same_content_has_the_same_fingerprint_wherever_it_lies(folder):
+    add(folder, "shell", "copy")
+    (copy,) = Catalog(folder).scan().adapters
+    shipped = {adapter.name: adapter for adapter in Catalog(None).scan().adapters}
+    assert copy.fingerprint == shipped["shell"].fingerprint
+
+
+def test_sick_adapters_are_left_out_with_a_reason_each_and_the_others_serve(folder, caplog):
+    add(folder, "shell")
+    weights = add(folder, "sql", "torn") / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
-    shutil.copytree(SHIPPED / "sql", folder / "noconfig")
-    (folder / "noconfig" / CONFIG).write_text("{")
-    assert set(Catalog(folder, tmp_path).ready(base_gguf)) == {"shell"}
-    assert "torn" in caplog.text
-    assert "noconfig" in caplog.text
+    (add(folder, "sql", "noconfig") / "adapter_config.json").write_text("{")
+    (add(folder, "sql", "bare") / "adapter_config.json").unlink()
+    (folder / "gone.gguf").write_bytes(b"GGUF" + bytes(64))
+    snapshot = Catalog(folder).scan()
+    assert names(snapshot) == {"shell"}
+    assert set(reasons(snapshot)) == {"torn", "noconfig", "bare", "gone"}
+    for name, reason in reasons(snapshot).items():
+        assert name in reason
+        assert reason in caplog.text
+
+
+def test_an_adapter_for_another_base_is_left_out(folder):
+    config = add(folder, "shell", "stranger") / "adapter_config.json"
+    content = json.loads(config.read_text())
+    config.write_text(json.dumps(content | {"base_model_name_or_path": "Qwen/Qwen3.6-35B-A3B"}))
+    assert "Qwen/Qwen3.6-35B-A3B" in reasons(Catalog(folder, base=SMOLLM).scan())["stranger"]
+    assert names(Catalog(folder).scan()) == {"stranger"}
+
+
+def test_two_adapters_of_one_name_are_both_left_out(folder):
+    add(folder, "shell")
+    add(folder, "sql")
+    (folder / "shell.gguf").write_bytes(b"GGUF")
+    snapshot = Catalog(folder).scan()
+    assert names(snapshot) == {"sql"}
+    assert "same name" in reasons(snapshot)["shell"]
+
+
+def test_a_link_out_of_the_folder_is_refused(folder, tmp_path):
+    outside = add(tmp_path, "shell", "outside")
+    (folder / "linked").symlink_to(outside)
+    assert "leads out of" in reasons(Catalog(folder).scan())["linked"]
+
+
+def test_a_name_that_could_be_no_model_is_refused(folder):
+    add(folder, "shell", "a b")
+    assert "can't be an adapter's name" in reasons(Catalog(folder).scan())["a b"]
+
+
+def test_what_is_no_adapter_is_passed_over(folder):
+    add(folder, "shell")
+    (folder / "README.md").write_text("Notes.")
+    (folder / "notes").mkdir()
+    (folder / ".shell.partial").mkdir()
+    snapshot = Catalog(folder).scan()
+    assert (names(snapshot), snapshot.refused) == ({"shell"}, ())
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path):
     with pytest.raises(AdapterError, match="nowhere"):
-        Catalog(tmp_path / "nowhere", tmp_path).adapters()
+        Catalog(tmp_path / "nowhere").scan()
+
+
+def test_an_adapter_is_read_once_for_each_state_of_its_files(folder, monkeypatch):
+    shell = add(folder, "shell")
+    catalog = Catalog(folder)
+    catalog.scan()
+    monkeypatch.setattr("adapters.catalog.read_lora", lambda path: pytest.fail(f"read {path}"))
+    assert names(catalog.scan()) == {"shell"}
+    monkeypatch.undo()
+    os.utime(shell / "adapter_config.json", ns=(1, 1))
+    assert names(catalog.scan()) == {"shell"}

@@ -76,10 +76,10 @@ def _default_base(form: Form) -> BaseShape | None:
     if form != "gguf":
         return None
     from adapters.forms import read_base_shape
-    from gateway.assets import ensure_models
+    from gateway.assets import gguf_base
     from gateway.settings import load_settings
 
-    return read_base_shape(ensure_models(load_settings()).base)
+    return read_base_shape(gguf_base(load_settings()))
 
 
 def _tell(written: Written) -> None:

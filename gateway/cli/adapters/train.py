@@ -112,11 +112,11 @@ def _corpus(recipe: Recipe, data: Path | None) -> Corpus:
 
 def _find_base(recipe: Recipe, base: str | None, settings: Settings, *, mlx: bool) -> str:
     """A path made absolute, a name on the hub, or the default base of the backend."""
-    from gateway.assets import ensure_models
+    from gateway.assets import gguf_base
 
     if base is not None:
         return str(Path(base).absolute()) if Path(base).exists() else base
-    return recipe.full.base if mlx else str(ensure_models(settings).base)
+    return recipe.full.base if mlx else str(gguf_base(settings))
 
 
 def _for_base(recipe: Recipe, base: str) -> Recipe:
