@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable, Iterable
 from contextlib import aclosing, suppress
 from dataclasses import asdict
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -92,14 +91,14 @@ def _run_text(
     from adapters.evaluation.result import Result
     from adapters.forms import read_lora
     from adapters.training.corpus import CORPORA, read_corpus
-    from gateway.assets import ensure_models
+    from gateway.assets import gguf_base
     from gateway.cli.progress import counting
 
     adapter = _find(settings, name)
     file = corpus or CORPORA / f"{name}.jsonl"
     text = read_corpus(file.stem, folder=file.parent)
     held_out = _draw(text.held_out, most, seed)
-    base = ensure_models(settings).base
+    base = gguf_base(settings)
     load_base, encode_row = _training()
     model, tokenizer = load_base(base)
     encoded = [encode_row(tokenizer, row, LONGEST_ROW) for row in held_out]
@@ -175,43 +174,24 @@ def _until_interrupted(
 
 
 def _find(settings: Settings, name: str) -> Adapter:
-    from adapters.adapter import Adapter
     from adapters.catalog import Catalog
-    from adapters.forms import form_of
 
-    catalog = Catalog(settings.adapters_dir, settings.models_dir)
-    known = {adapter.name: adapter for adapter in catalog.adapters()}
+    catalog = Catalog(settings.adapters_dir, base=settings.adapters_base)
+    known = {adapter.name: adapter for adapter in catalog.scan().adapters}
     if name not in known:
         raise AdapterError(
             f"There is no adapter {name!r} in {catalog.folder}.{near(name, known)}",
             fix="List them with: kiki adapters list",
         )
-    found = known[name]
-    files = sorted(path for path in found.folder.iterdir() if path.is_file())
-    return Adapter(
-        name=name,
-        path=found.folder,
-        form=form_of(found.folder) or "peft",
-        rank=found.rank,
-        alpha=found.alpha,
-        bytes=found.bytes,
-        base=found.base,
-        fingerprint=sha256(b"".join(file.read_bytes() for file in files)).hexdigest(),
-    )
+    return known[name]
 
 
 def _make_engine(settings: Settings) -> Engine:
-    from adapters.engines.llamacpp import LlamaCppEngine
     from gateway.assets import ensure_models
+    from gateway.engines import Machine, build_engine, choose_engine
 
-    return LlamaCppEngine(
-        ensure_models(settings).base,
-        cache_dir=settings.models_dir / "adapters",
-        slots=2,
-        context_tokens=settings.engine_context,
-        threads=settings.engine_threads,
-        start_timeout=settings.engine_start_timeout,
-    )
+    choice = choose_engine(settings, Machine.here())
+    return build_engine(settings, choice, ensure_models(settings).base)
 
 
 async def _start(engine: Engine, adapter: Adapter, progress: Progress) -> None:
