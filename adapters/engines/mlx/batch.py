@@ -1,0 +1,210 @@
+"""Rows that generate together, each with its own mix and sampler."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+import mlx.core as mx
+from mlx.nn.layers.base import Module
+from mlx_lm.generate import GenerationBatch, StopSequences
+from mlx_lm.models.cache import make_prompt_cache
+from mlx_lm.sample_utils import greedy_sampler
+
+from adapters.engines.base import FinishReason
+from adapters.engines.mlx.cache import KvCache, PrefixCache, needs_boundary
+from adapters.engines.mlx.config import MlxConfig
+from adapters.engines.mlx.rows import Row
+from adapters.engines.mlx.sampling import make_sampler
+from adapters.engines.mlx.slots import Slots
+from adapters.mix import Mix
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """The model with its slots. ``ends`` are the tokens that end a turn."""
+
+    model: Module
+    slots: Slots
+    tokenizer: Any
+    ends: StopSequences
+    config: MlxConfig
+
+    def new_cache(self) -> KvCache:
+        """An empty state for one row; quantised where the configuration says so."""
+        cache = make_prompt_cache(self.model)
+        bits, group = self.config.kv_bits, self.config.kv_group_size
+        if bits is None:
+            return cache
+        return [
+            layer.to_quantized(group_size=group, bits=bits)
+            if hasattr(layer, "to_quantized")
+            else layer
+            for layer in cache
+        ]
+
+    def single(self) -> bool:
+        """Whether this model's state has no batched form, so that rows run one by one."""
+        return not all(hasattr(layer, "merge") for layer in self.new_cache())
+
+
+class Prefill:
+    """The prompt of one row, computed a piece at a time.
+
+    Always alone: a prompt's own mix needs no weights by row, nothing is padded, and a prompt is
+    computed in the same pieces, to the same bits, whoever else is running.
+    """
+
+    def __init__(self, base: Base, prefixes: PrefixCache, row: Row, cache: KvCache, done: int):
+        self.row = row
+        self.cache = cache
+        self._base = base
+        self._prefixes = prefixes
+        self._done = done
+
+    def advance(self) -> bool:
+        """Compute the next piece; True once only the last token is left."""
+        job = self.row.job
+        tokens, boundary = job.prompt.tokens, job.prompt.boundary
+        last = len(tokens) - 1
+        if self._done < last:
+            end = min(self._done + self._base.config.prefill_tokens, last)
+            if self._done < boundary < end:
+                end = boundary
+            self._base.slots.use((job.mix,))
+            self._base.model(mx.array([tokens[self._done : end]]), cache=self.cache)
+            mx.eval([layer.state for layer in self.cache])
+            self._done = end
+            if end == boundary and needs_boundary(self.cache):
+                self._prefixes.keep_prompt(job.mix, tokens[:end], self.cache)
+        return self._done >= last
+
+
+class RowBatch(GenerationBatch):
+    """mlx_lm's batch, which sets the mixes of its rows before every pass."""
+
+    def __init__(self, base: Base, row: int, prefill: Prefill, single: bool) -> None:
+        job = prefill.row.job
+        self._slots = base.slots
+        self._single = single
+        self.mixes: dict[int, Mix] = {row: job.mix}
+        cache = prefill.cache if single else [layer.merge([layer]) for layer in prefill.cache]
+        grammar = job.prompt.grammar
+        super().__init__(
+            base.model,
+            [row],
+            mx.array(job.prompt.tokens[-1:]),
+            cache,
+            [job.prompt.tokens[:-1]],
+            [make_sampler(job.sampling)],
+            greedy_sampler,
+            [[grammar] if grammar else []],
+            [base.ends],
+            [job.max_tokens],
+        )
+
+    def extend(self, batch: RowBatch) -> None:
+        super().extend(batch)  # type: ignore[no-untyped-call]
+        self.mixes |= batch.mixes
+
+    def _step(self) -> tuple[list[int], list[mx.array]]:
+        self._slots.use([self.mixes[row] for row in self.uids])
+        return super()._step()
+
+    def extract_cache(self, idx: int) -> KvCache:
+        cache = self.prompt_cache if self._single else super().extract_cache(idx)
+        return list(cache)
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """What one row got from a step. ``cache`` is its state where it ended, ``tokens`` its text."""
+
+    row: Row
+    token: int
+    logprobs: mx.array
+    finish: FinishReason | None
+    cache: KvCache | None
+    tokens: list[int] | None
+
+
+class Batch:
+    """The rows that generate now, in the order they joined."""
+
+    def __init__(self, base: Base) -> None:
+        self._base = base
+        self._single = base.single()
+        self._rows: dict[int, Row] = {}
+        self._batch: RowBatch | None = None
+        self._count = 0
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        return tuple(self._rows.values())
+
+    def begin(self, prefill: Prefill) -> RowBatch:
+        """Compute a row's first token, alone."""
+        self._count += 1
+        return RowBatch(self._base, self._count, prefill, self._single)
+
+    def join(self, begun: RowBatch, row: Row) -> None:
+        """Let a row that has begun run with the others."""
+        if self._batch is None:
+            self._batch = begun
+        else:
+            self._batch.extend(begun)
+        self._rows[begun.uids[0]] = row
+
+    def step(self) -> list[Token]:
+        """One token for each row; rows that ended are out of the batch."""
+        if self._batch is None:
+            return []
+        tokens = []
+        for response in self._batch.next():
+            row = self._rows[response.uid]
+            finish = cast("FinishReason | None", response.finish_reason)
+            tokens.append(
+                Token(
+                    row,
+                    response.token,
+                    response.logprobs,
+                    finish,
+                    response.prompt_cache,
+                    response.all_tokens,
+                )
+            )
+            if finish:
+                self._forget(response.uid)
+        return tokens
+
+    def state(self, row: Row) -> tuple[list[int], KvCache]:
+        """The tokens of a row in the batch, and the model's state after them."""
+        batch, place = self._place(row)
+        return list(batch.tokens[place]), batch.extract_cache(place)
+
+    def remove(self, row: Row) -> None:
+        """Take a row out of the batch before its next step."""
+        batch, place = self._place(row)
+        number = batch.uids[place]
+        batch.filter([other for other in range(len(batch)) if other != place])
+        self._forget(number)
+
+    def clear(self) -> None:
+        """Drop every row and the state of the batch."""
+        self._rows.clear()
+        self._batch = None
+
+    def _place(self, row: Row) -> tuple[RowBatch, int]:
+        assert self._batch is not None
+        number = next(number for number, each in self._rows.items() if each is row)
+        return self._batch, self._batch.uids.index(number)
+
+    def _forget(self, number: int) -> None:
+        del self._rows[number]
+        if not self._rows:
+            self._batch = None
+        elif self._batch is not None:
+            del self._batch.mixes[number]

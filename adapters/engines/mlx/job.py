@@ -1,0 +1,42 @@
+"""One row on its way through the engine: what the asyncio side hands to the model's thread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from adapters.engines.base import Delta, Sampling
+from adapters.mix import Mix
+
+if TYPE_CHECKING:
+    from adapters.engines.mlx.grammar import Grammar
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A rendered prompt. ``boundary`` is how many of ``tokens`` the next turn will begin with.
+
+    ``grammar`` is what the answer must keep, where a schema was given.
+    """
+
+    tokens: list[int]
+    boundary: int
+    grammar: Grammar | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Job:
+    """A row to run. ``mix`` is over the keys of adapter versions.
+
+    ``emit`` takes the row's deltas, or the one error that ends it, from any thread.
+    ``max_tokens`` is what the request and the context leave. ``reuse`` allows a kept prefix.
+    """
+
+    row: int
+    prompt: Prompt
+    mix: Mix
+    sampling: Sampling
+    max_tokens: int
+    reuse: bool
+    emit: Callable[[Delta | Exception], None]
