@@ -57,6 +57,8 @@ def _cast(
         cast: NDArray[np.floating[Any]] = (
             array.astype(np.float16, copy=False) if half else array.astype(np.float32, copy=False)
         )
+    if cast.dtype.itemsize >= array.dtype.itemsize:
+        return cast, 0.0
     finite = np.isfinite(array)
     if not np.isfinite(cast[finite]).all():
         raise AdapterError(
@@ -64,7 +66,7 @@ def _cast(
             f"it holds {float(np.abs(array[finite]).max()):.3g}.",
             fix="Write it as f32.",
         )
-    if cast.dtype.itemsize >= array.dtype.itemsize or not finite.any():
+    if not finite.any():
         return cast, 0.0
     wide = array[finite].astype(np.float64)
     return cast, float(np.abs(wide - cast[finite].astype(np.float64)).max())

@@ -13,7 +13,7 @@ from adapters.forms import BaseShape, Heads
 from adapters.forms.gguf_names import ARCHITECTURES, target_of
 from adapters.lora import Lora, LoraWeight
 
-HIDDEN, INNER, SHARED, EXPERTS = 16, 6, 10, 3
+HIDDEN, INNER, SHARED, EXPERTS = 16, 8, 10, 3
 HEADS = Heads(4, 2, linear_key=2, linear_value=6, linear_key_size=4, linear_value_size=2)
 _VALUES = HEADS.linear_value * HEADS.linear_value_size
 _KEYS = HEADS.linear_key * HEADS.linear_key_size
@@ -23,7 +23,7 @@ SIZES: dict[str, tuple[int, int]] = {
     "self_attn.q_proj": (64, HIDDEN),
     "self_attn.k_proj": (16, HIDDEN),
     "self_attn.v_proj": (16, HIDDEN),
-    "self_attn.o_proj": (HIDDEN, 32),
+    "self_attn.o_proj": (HIDDEN, 64),
     "linear_attn.in_proj_qkv": (2 * _KEYS + _VALUES, HIDDEN),
     "linear_attn.in_proj_z": (_VALUES, HIDDEN),
     "linear_attn.in_proj_a": (HEADS.linear_value, HIDDEN),

@@ -5,106 +5,25 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 os.environ.setdefault("MLX_DISABLE_COMPILE", "1")
 
 from adapters.catalog import SHIPPED
 from adapters.forms import read_lora, write_lora
-from adapters.lora import Lora, LoraWeight
-from tests.adapters.forms_lora import EXPERTS, assert_same_updates
+from tests.adapters.forms_lora import QWEN3MOE, assert_same_updates, make_lora
+from tests.adapters.forms_tiny import KINDS, PROMPT, Tiny, add_by_hand, make_tiny, torch_logits
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
-
-PROMPT = [3, 17, 42, 5, 60, 11, 8]
-SIZES = {
-    "vocab_size": 64,
-    "hidden_size": 32,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 16,
-    "linear_num_key_heads": 2,
-    "linear_num_value_heads": 6,
-    "linear_key_head_dim": 8,
-    "linear_value_head_dim": 8,
-    "linear_conv_kernel_dim": 4,
-    "num_experts": EXPERTS,
-    "num_experts_per_tok": 2,
-    "moe_intermediate_size": 12,
-    "shared_expert_intermediate_size": 20,
-    "intermediate_size": 24,
-    "tie_word_embeddings": False,
-}
-KINDS = 17
-
-
-@dataclass(frozen=True, slots=True)
-class Tiny:
-    """A random Qwen3.6 in small: transformers' model, its text config, and an adapter of all 17
-    kinds of modules."""
-
-    model: Any
-    config: dict[str, Any]
-    lora: Lora
 
 
 @pytest.fixture(scope="module")
 def tiny() -> Tiny:
-    import torch
-    from transformers import (
-        Qwen3_5MoeConfig,
-        Qwen3_5MoeForConditionalGeneration,
-        Qwen3_5MoeTextConfig,
-    )
-
-    torch.manual_seed(0)
-    text = Qwen3_5MoeTextConfig(**SIZES)
-    vision = {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2,
-              "out_hidden_size": 32}  # fmt: skip
-    config = Qwen3_5MoeConfig(text_config=text.to_dict(), vision_config=vision)
-    model = Qwen3_5MoeForConditionalGeneration(config).eval().float()
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if weight.ndim > 1 and "conv" not in name:
-                weight.normal_(0, 0.2)
-    return Tiny(model, text.to_dict(), _adapter(model))
-
-
-def _adapter(model: Any) -> Lora:
-    """A random adapter of every adaptable weight; large enough to change the answers."""
-    chance = np.random.default_rng(1)
-    weights = {}
-
-    def add(module: str, shape: tuple[int, ...]) -> None:
-        *experts, outputs, inputs = shape
-        a = chance.normal(size=(*experts, 2, inputs)).astype(np.float32) * 0.2
-        b = chance.normal(size=(*experts, outputs, 2)).astype(np.float32) * 0.2
-        weights[module] = LoraWeight(module, a, b)
-
-    for name, weight in model.model.language_model.named_parameters():
-        module, shape = name.removesuffix(".weight"), tuple(weight.shape)
-        if module.endswith("experts.gate_up_proj"):
-            stem = module.replace("experts.gate_up_proj", "switch_mlp.")
-            for projection in ("gate_proj", "up_proj"):
-                add(stem + projection, (shape[0], shape[1] // 2, shape[2]))
-        elif module.endswith("experts.down_proj"):
-            add(module.replace("experts", "switch_mlp"), shape)
-        elif module.startswith("layers.") and weight.ndim == 2:
-            add(module, shape)
-    return Lora("tiny", "Qwen/Qwen3.6-35B-A3B", 2, 3.0, weights)
-
-
-def torch_logits(model: Any) -> np.ndarray:
-    import torch
-
-    with torch.inference_mode():
-        logits: np.ndarray = model(input_ids=torch.tensor([PROMPT])).logits[0].numpy()
-    return logits
+    return make_tiny()
 
 
 def mlx_model(tiny: Tiny) -> Any:
@@ -151,26 +70,8 @@ def test_the_tiny_model_has_all_seventeen_kinds(tiny):
 
 
 def test_peft_answers_as_with_the_updates_added_by_hand(tiny, with_peft):
-    import copy
-
-    import torch
-
-    model = copy.deepcopy(tiny.model)
-    parameters = dict(model.model.language_model.named_parameters())
-    with torch.no_grad():
-        for name, weight in tiny.lora.weights.items():
-            update = torch.from_numpy(tiny.lora.scale * (weight.b @ weight.a))
-            if weight.experts is None:
-                parameters[f"{name}.weight"] += update
-            elif name.endswith("down_proj"):
-                parameters[name.replace("switch_mlp", "experts")] += update
-            else:
-                stem, _, projection = name.rpartition(".")
-                fused = parameters[stem.replace("switch_mlp", "experts") + ".gate_up_proj"]
-                half = fused.shape[1] // 2
-                rows = slice(None, half) if projection == "gate_proj" else slice(half, None)
-                fused[:, rows] += update
-    np.testing.assert_allclose(with_peft, torch_logits(model), atol=1e-4)
+    summed = add_by_hand(tiny.model, tiny.lora)
+    np.testing.assert_allclose(with_peft, torch_logits(summed), atol=1e-4)
 
 
 def test_mlx_lm_loads_the_mlx_form_and_answers_as_peft_does(tiny, with_peft, tmp_path):
@@ -256,7 +157,6 @@ def test_what_peft_trains_on_fused_experts_is_read_exactly(tiny, tmp_path):
 
 
 def test_a_shipped_adapter_has_the_names_and_shapes_that_mlx_lm_gives(tmp_path):
-    import mlx.core as mx
     from mlx.utils import tree_flatten
     from mlx_lm.models.llama import Model, ModelArgs
     from mlx_lm.tuner.utils import load_adapters
@@ -276,5 +176,49 @@ def test_a_shipped_adapter_has_the_names_and_shapes_that_mlx_lm_gives(tmp_path):
     )
     load_adapters(model, str(tmp_path / "mlx"))
     adapted = dict(tree_flatten(model.parameters()))
-    for name, array in mx.load(str(tmp_path / "mlx" / "adapters.safetensors")).items():
-        np.testing.assert_array_equal(np.array(adapted[name]), np.array(array))
+    for name, array in load_file(tmp_path / "mlx" / "adapters.safetensors").items():
+        np.testing.assert_array_equal(np.array(adapted[name]), array)
+
+
+def test_peft_loads_the_separate_experts_of_a_qwen3_moe_and_answers_as_mlx_lm(tmp_path):
+    """PEFT fuses them itself, for transformers 5 holds them so."""
+    import mlx.core as mx
+    import torch
+    from mlx_lm.models.qwen3_moe import Model, ModelArgs
+    from mlx_lm.tuner.utils import load_adapters
+    from peft import PeftModel
+    from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
+
+    torch.manual_seed(0)
+    sizes = {
+        **{"vocab_size": 64, "hidden_size": 16, "num_hidden_layers": 2, "head_dim": 16},
+        **{"num_attention_heads": 4, "num_key_value_heads": 1, "intermediate_size": 24},
+        **{"moe_intermediate_size": 8, "num_experts": 3, "num_experts_per_tok": 2},
+        **{"norm_topk_prob": True, "tie_word_embeddings": False, "decoder_sparse_step": 1},
+        **{"mlp_only_layers": [], "rms_norm_eps": 1e-6, "max_position_embeddings": 64},
+    }
+    base = Qwen3MoeForCausalLM(Qwen3MoeConfig(**sizes, rope_theta=10000.0)).eval()
+    with torch.no_grad():
+        for weight in base.parameters():
+            if weight.ndim > 1:
+                weight.normal_(0, 0.2)
+    lora = make_lora(QWEN3MOE)
+    write_lora(lora, "peft", tmp_path / "peft")
+    write_lora(lora, "mlx", tmp_path / "mlx")
+    plain = torch_logits(base)
+    weights = {name: mx.array(weight.numpy()) for name, weight in base.state_dict().items()}
+    for layer in range(2):
+        mlp = f"model.layers.{layer}.mlp."
+        gate_up = weights.pop(f"{mlp}experts.gate_up_proj")
+        weights[f"{mlp}switch_mlp.gate_proj.weight"] = gate_up[:, :8]
+        weights[f"{mlp}switch_mlp.up_proj.weight"] = gate_up[:, 8:]
+        weights[f"{mlp}switch_mlp.down_proj.weight"] = weights.pop(f"{mlp}experts.down_proj")
+    model = Model(ModelArgs.from_dict({"model_type": "qwen3_moe", "rope_theta": 10000.0, **sizes}))
+    model.load_weights(list(weights.items()), strict=True)
+    np.testing.assert_allclose(mlx_logits(model), plain, atol=1e-3)
+    load_adapters(model, str(tmp_path / "mlx"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        adapted = torch_logits(PeftModel.from_pretrained(base, tmp_path / "peft").eval())
+    assert np.abs(adapted - plain).max() > 0.1
+    np.testing.assert_allclose(mlx_logits(model), adapted, atol=1e-3)
