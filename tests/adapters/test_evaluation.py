@@ -34,6 +34,7 @@ from adapters.training.corpus import read_corpus
 from gateway.assets import ModelFiles
 from gateway.cli.adapters.eval import command
 from kiki.errors import AdapterError
+from kiki.names import same_base
 
 # peft and transformers warn about each other.
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
@@ -184,7 +185,7 @@ def test_held_out_answers_score_as_peft_scores_them(torch_base):
 
     model, tokenizer = torch_base
     rows = [
-        trainer.encode_row(tokenizer, row, LONGEST_ROW) for row in read_corpus("shell").held_out[:3]
+        trainer.encode_row(tokenizer, row, LONGEST_ROW) for row in read_corpus("shell").held_out[:2]
     ]
     losses = list(row_losses(model, read_lora(SHELL), rows))
     found = perplexities(losses, 0)
@@ -250,7 +251,8 @@ def test_a_task_file_is_measured_on_the_engine_and_written_into_the_policy(
     assert (said["n"], said["base_score"], said["adapter_score"]) == (10, 100.0, 100.0)
     assert any(row["base_answer"] != row["adapter_answer"] for row in said["rows"])
     (written,) = (row for row in Policy.load(policy).rows if row.benchmark == "tasks mine")
-    assert (written.adapter, written.base_model) == ("shell", "SmolLM2-135M-Instruct.Q4_1")
+    assert (written.adapter, written.base_model) == ("shell", said["base_model"])
+    assert same_base(written.base_model, "SmolLM2-135M-Instruct.Q4_1")
     assert isinstance(written.date, date)
     assert written.metric != PERPLEXITY
 

@@ -38,7 +38,7 @@ _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 @click.option("--task", type=_FILE, help="Tasks to answer, each with what a right answer holds.")
 @click.option("--n", "most", type=click.IntRange(1), help="At most so many, drawn by the seed.")
 @click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--model", type=click.Path(), help="A GGUF base model of your own.")
+@click.option("--model", type=click.Path(), help="A base model of your own.")
 @click.option("--adapters", type=click.Path(), help="A folder of adapters, one folder each.")
 @click.option("--write", is_flag=True, help="Put the result into the policy file.")
 @click.option("--policy", type=click.Path(path_type=Path), help="The policy file to write.")
@@ -91,14 +91,13 @@ def _run_text(
     from adapters.evaluation.result import Result
     from adapters.forms import read_lora
     from adapters.training.corpus import CORPORA, read_corpus
-    from gateway.assets import gguf_base
     from gateway.cli.progress import counting
 
     adapter = _find(settings, name)
     file = corpus or CORPORA / f"{name}.jsonl"
     text = read_corpus(file.stem, folder=file.parent)
     held_out = _draw(text.held_out, most, seed)
-    base = gguf_base(settings)
+    base = _readable_base(settings)
     load_base, encode_row = _training()
     model, tokenizer = load_base(base)
     encoded = [encode_row(tokenizer, row, LONGEST_ROW) for row in held_out]
@@ -110,7 +109,7 @@ def _run_text(
     if not losses:
         return None
     source = _source(file, text.sha256, seed, len(pairs), len(text.held_out))
-    subject = Subject(name, base.stem, f"held-out {file.stem}", source)
+    subject = Subject(name, settings.adapters_base or base.stem, f"held-out {file.stem}", source)
     evidence = [
         {"prompt": row.prompt} | asdict(loss) for (row, _), loss in zip(pairs, losses, strict=False)
     ]
@@ -150,7 +149,8 @@ def _run_task(
     if not outcomes:
         return None
     source = _source(task, file.sha256, seed, len(tasks), len(file.tasks))
-    subject = Subject(name, engine.capabilities.model, f"tasks {file.name}", source)
+    base_model = settings.adapters_base or engine.capabilities.model
+    subject = Subject(name, base_model, f"tasks {file.name}", source)
     return Result(measure_tasks(subject, outcomes), len(tasks), [_told(o) for o in outcomes])
 
 
@@ -177,7 +177,11 @@ def _find(settings: Settings, name: str) -> Adapter:
     from adapters.catalog import Catalog
 
     catalog = Catalog(settings.adapters_dir, base=settings.adapters_base)
-    known = {adapter.name: adapter for adapter in catalog.scan().adapters}
+    snapshot = catalog.scan()
+    for refusal in snapshot.refused:
+        if refusal.name == name:
+            raise AdapterError(refusal.reason)
+    known = {adapter.name: adapter for adapter in snapshot.adapters}
     if name not in known:
         raise AdapterError(
             f"There is no adapter {name!r} in {catalog.folder}.{near(name, known)}",
@@ -192,6 +196,19 @@ def _make_engine(settings: Settings) -> Engine:
 
     choice = choose_engine(settings, Machine.here())
     return build_engine(settings, choice, ensure_models(settings).base)
+
+
+def _readable_base(settings: Settings) -> Path:
+    """The base as torch can read it here. Raises AdapterError where it is no GGUF file."""
+    from gateway.assets import gguf_base
+
+    served = settings.model_path
+    if settings.model is not None and (served is None or not served.is_file()):
+        raise AdapterError(
+            f"Perplexity is measured on a GGUF file, and model is {settings.model!r}.",
+            fix="Measure with --task, which runs on any engine, or name a GGUF with --model.",
+        )
+    return gguf_base(settings)
 
 
 async def _start(engine: Engine, adapter: Adapter, progress: Progress) -> None:
@@ -226,13 +243,13 @@ def _source(file: Path, digest: str, seed: int, used: int, total: int) -> str:
 
 
 def _policy_file(settings: Settings, named: Path | None) -> Path:
-    file = named or getattr(settings, "policy_file", None)
+    file = named or settings.policy_file
     if file is None:
         raise SettingsError(
             "--write needs a policy file of your own.",
             fix="Set policy_file, or name one with --policy; it begins as a copy of the shipped.",
         )
-    return Path(file)
+    return file
 
 
 def _write(file: Path, row: Measurement) -> None:
