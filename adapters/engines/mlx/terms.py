@@ -34,35 +34,51 @@ class Prepared:
     nbytes: int
 
 
+class Part(NamedTuple):
+    """Some places along the leading axis, sorted, and a factor for each."""
+
+    at: mx.array
+    factor: mx.array
+
+
 @dataclass(frozen=True, slots=True)
 class Term:
     """One adapter of the next pass, and its factor: weight times the adapter's own scale.
 
     ``factor`` is a number where all rows weigh the adapter alike; else an array (rows,) that is 0
-    for the rows without it.
+    for the rows without it. Then ``part`` says which rows have it, or is None if all do.
     """
 
     pairs: tuple[Pair | None, ...]
     factor: float | mx.array
-    columns: dict[tuple[mx.Dtype, int], mx.array] = field(default_factory=dict)
+    part: Part | None = None
+    columns: dict[tuple[bool, mx.Dtype, int], mx.array] = field(default_factory=dict)
 
-    def weigh(self, z: mx.array) -> mx.array:
-        """``z`` (rows, ...) times the factor. Raises EngineError when the rows don't match."""
+    def weigh(self, z: mx.array, part: Part | None) -> mx.array:
+        """``z`` (rows, ...) times the factor; where ``part`` is given, ``z`` is only that part."""
         if isinstance(self.factor, float):
             return z if self.factor == 1.0 else self.factor * z  # times 1 has the same bits
-        check_rows(z.shape[0], self.factor.size)
         # In z's dtype, as a number would be: a row of a batch is computed as it is alone.
-        column = self.columns.get((z.dtype, z.ndim))
+        key = (part is None, z.dtype, z.ndim)
+        column = self.columns.get(key)
         if column is None:
-            shape = (-1,) + (1,) * (z.ndim - 1)
-            column = self.factor.astype(z.dtype).reshape(shape)
-            self.columns[z.dtype, z.ndim] = column
+            factor = self.factor if part is None else part.factor
+            column = factor.astype(z.dtype).reshape((-1,) + (1,) * (z.ndim - 1))
+            self.columns[key] = column
         return column * z
 
-    def spread(self, rows: mx.array) -> Term:
-        """The same for a leading axis that isn't the rows: ``rows`` says which row each is of."""
+    def spread(self, rows: mx.array, places: mx.array) -> Term:
+        """The same over (token, expert) pairs that were sorted by expert.
+
+        ``rows`` (pairs,) is the row of each; ``places`` (batch rows, pairs of a row) says where
+        the pairs of a row went.
+        """
         assert isinstance(self.factor, mx.array)
-        return Term(self.pairs, self.factor[rows])
+        factor = self.factor[rows]
+        if self.part is None:
+            return Term(self.pairs, factor)
+        at = mx.sort(places[self.part.at].flatten())
+        return Term(self.pairs, factor, Part(at, factor[at]))
 
 
 @dataclass(slots=True)
@@ -84,15 +100,18 @@ def uniform_terms(mix: Mix, bound: dict[str, Prepared]) -> tuple[Term, ...]:
 def row_terms(mixes: Sequence[Mix], bound: dict[str, Prepared]) -> tuple[Term, ...]:
     """The terms of a batch with a mix for each row: each adapter of any row once, sorted by name.
 
-    The matrix products run on all rows, and a row without the adapter gets 0 times its result:
-    the arrays are read once for the batch, and no row is copied. Raises UnknownAdapterError.
+    Raises UnknownAdapterError.
     """
     weights = [dict(mix.weights) for mix in mixes]
     terms = []
     for name in sorted({name for row in weights for name in row}):
         adapter = find(name, bound)
         factors = [row.get(name, 0.0) * adapter.scale for row in weights]
-        terms.append(Term(adapter.pairs, mx.array(factors, mx.float32)))
+        having = [index for index, row in enumerate(weights) if name in row]
+        part = None
+        if len(having) < len(weights):
+            part = Part(mx.array(having), mx.array([factors[index] for index in having]))
+        terms.append(Term(adapter.pairs, mx.array(factors), part))
     return tuple(terms)
 
 

@@ -12,7 +12,7 @@ adapter alone gives their result bit for bit.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import mlx.core as mx
@@ -21,11 +21,15 @@ from mlx.nn.layers.linear import Linear
 from mlx.nn.layers.quantized import QuantizedEmbedding, QuantizedLinear
 from mlx_lm.models.switch_layers import QuantizedSwitchLinear, SwitchGLU, SwitchLinear
 
-from adapters.engines.mlx.terms import Active, Pair, Term, check_rows
+from adapters.engines.mlx.terms import Active, Pair, Part, Term, check_rows
 from kiki.errors import EngineError
 
 # From how many (token, expert) pairs on sorting by expert pays; SwitchGLU's own number.
 SORT_FROM = 64
+# From how many tokens a row on a dense module's update is computed only for the rows that have
+# the adapter. Below, as in decoding, its matrices cost the same to read for one row as for all,
+# and picking rows would only add kernels.
+PART_FROM = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,21 +42,33 @@ class Slot:
     def add(
         self,
         y: mx.array,
-        update: Callable[[Pair], mx.array],
+        update: Callable[[Pair, Part | None], mx.array],
         dtype: mx.Dtype,
+        *,
+        by_part: bool,
         terms: Sequence[Term] | None = None,
     ) -> mx.array:
-        """``y`` plus the weighted sum of the terms' updates, rounded to ``dtype`` once."""
-        total = None
-        for pair, term in self._pairs(self.active.terms if terms is None else terms):
-            z = term.weigh(update(pair))
-            total = z if total is None else total + z
-        return y if total is None else y + total.astype(dtype)
+        """``y`` plus the weighted sum of the terms' updates, rounded to ``dtype`` once.
 
-    def _pairs(self, terms: Sequence[Term]) -> Iterator[tuple[Pair, Term]]:
+        ``by_part`` computes an adapter's update only for the rows that have it; else for all
+        rows, and those without it get 0 times the result. Raises EngineError when ``y`` has
+        another number of rows than there are mixes.
+        """
+        if terms is None:
+            terms = self.active.terms
+            if self.active.rows is not None:
+                check_rows(y.shape[0], self.active.rows)
+        total = None
         for term in terms:
-            if (pair := term.pairs[self.index]) is not None:
-                yield pair, term
+            if (pair := term.pairs[self.index]) is None:
+                continue
+            part = term.part if by_part else None
+            z = term.weigh(update(pair, part), part)
+            if part is not None:
+                total = add_at(y.shape, total, part.at, z)
+            else:
+                total = z if total is None else total + z
+        return y if total is None else y + total.astype(dtype)
 
 
 class SlotLinear(Linear):
@@ -144,32 +160,57 @@ class SlotSwitchGLU(SwitchGLU):
             return y
         check_rows(indices.shape[0], self.active.rows)
         indices = mx.stop_gradient(indices)
-        chosen = indices.shape[-1]
         flat = indices.flatten()
         order = mx.argsort(flat)
-        tokens, experts = order // chosen, flat[order]
-        tokens_a_row = indices.size // (indices.shape[0] * chosen)
-        terms = [term.spread(tokens // tokens_a_row) for term in self.active.terms]
+        places = mx.argsort(order)
+        experts, tokens = flat[order], order // indices.shape[-1]
+        of_rows = places.reshape(self.active.rows, -1)
+        terms = [term.spread(order // of_rows.shape[1], of_rows) for term in self.active.terms]
         x = x.flatten(0, -2)[tokens][:, None]
         up = self.up_proj.routed(x, experts, terms)
         gate = self.gate_proj.routed(x, experts, terms)
         y = self.down_proj.routed(self.activation(up, gate), experts, terms)
-        return mx.unflatten(y[mx.argsort(order)], 0, indices.shape).squeeze(-2)
+        return mx.unflatten(y[places], 0, indices.shape).squeeze(-2)
+
+
+def add_at(shape: tuple[int, ...], total: mx.array | None, at: mx.array, z: mx.array) -> mx.array:
+    """``total`` (None: zeros of ``shape``) plus ``z`` at the places ``at`` of its first axis."""
+    if total is None:
+        return mx.zeros(shape, z.dtype).at[at].add(z)
+    return total.astype(mx.result_type(total, z)).at[at].add(z)
+
+
+def take(x: mx.array, part: Part | None) -> mx.array:
+    """The part of ``x``, all of it for None."""
+    return x if part is None else x[part.at]
 
 
 def add_dense(slot: Slot, x: mx.array, y: mx.array) -> mx.array:
-    """``y`` plus the terms of a dense module with the input ``x``."""
-    return slot.add(y, lambda pair: (x @ pair.a) @ pair.b, x.dtype)
+    """``y`` plus the terms of a dense module with the input ``x`` (rows, ..., inputs)."""
+
+    def update(pair: Pair, part: Part | None) -> mx.array:
+        return (take(x, part) @ pair.a) @ pair.b
+
+    long = x.ndim > 2 and x.shape[-2] >= PART_FROM
+    return slot.add(y, update, x.dtype, by_part=long)
 
 
 def add_embedding(slot: Slot, ids: mx.array, y: mx.array) -> mx.array:
     """``y`` plus the terms of an embedding, for the token ``ids`` (rows, tokens)."""
-    return slot.add(y, lambda pair: pair.a[ids] @ pair.b, y.dtype)
+
+    def update(pair: Pair, part: Part | None) -> mx.array:
+        return pair.a[take(ids, part)] @ pair.b
+
+    return slot.add(y, update, y.dtype, by_part=ids.shape[-1] >= PART_FROM)
 
 
 def add_unembedding(slot: Slot, x: mx.array, y: mx.array) -> mx.array:
     """``y`` plus the terms of an embedding that serves as the output layer."""
-    return slot.add(y, lambda pair: (x @ pair.b.T) @ pair.a.T, x.dtype)
+
+    def update(pair: Pair, part: Part | None) -> mx.array:
+        return (take(x, part) @ pair.b.T) @ pair.a.T
+
+    return slot.add(y, update, x.dtype, by_part=False)
 
 
 def add_experts(
@@ -187,17 +228,24 @@ def add_experts(
             "This model sorts tokens by expert in a block that loses the batch's rows.",
             fix="Serve rows with different adapters one after the other on this model.",
         )
-    return slot.add(y, lambda pair: gather(x, pair, indices, sorted_indices), x.dtype)
+    return slot.add(y, through(x, indices, sorted_indices), x.dtype, by_part=True)
 
 
 def add_sorted_experts(
     slot: Slot, x: mx.array, y: mx.array, indices: mx.array, terms: Sequence[Term]
 ) -> mx.array:
-    """``y`` (tokens, 1, outputs) plus ``terms``, which were spread over the sorted tokens."""
-    return slot.add(y, lambda pair: gather(x, pair, indices, True), x.dtype, terms)
+    """``y`` (pairs, 1, outputs) plus ``terms``, which were spread over the sorted pairs."""
+    return slot.add(y, through(x, indices, True), x.dtype, by_part=True, terms=terms)
 
 
-def gather(x: mx.array, pair: Pair, indices: mx.array, sorted_indices: bool) -> mx.array:
-    """``x`` through each token's experts of ``a``, then of ``b``."""
-    z = mx.gather_mm(x, pair.a, rhs_indices=indices, sorted_indices=sorted_indices)
-    return mx.gather_mm(z, pair.b, rhs_indices=indices, sorted_indices=sorted_indices)
+def through(
+    x: mx.array, indices: mx.array, sorted_indices: bool
+) -> Callable[[Pair, Part | None], mx.array]:
+    """What an adapter's experts make of ``x``: each token's own, of ``a`` and then of ``b``."""
+
+    def update(pair: Pair, part: Part | None) -> mx.array:
+        chosen, z = take(indices, part), take(x, part)
+        z = mx.gather_mm(z, pair.a, rhs_indices=chosen, sorted_indices=sorted_indices)
+        return mx.gather_mm(z, pair.b, rhs_indices=chosen, sorted_indices=sorted_indices)
+
+    return update
