@@ -56,11 +56,12 @@ def read_gguf(path: Path, base: BaseShape | None = None) -> Lora:
         raise AdapterError(f"{where} is for {architecture}; {', '.join(ARCHITECTURES)} are read.")
     pairs = pair_up(_named(file.tensors, architecture, where), where)
     stored = [LoraWeight(pair.module, pair.a, pair.b) for pair in pairs]
-    shape = _shape_for(stored, file.metadata, architecture, base, where)
-    rank = min(weight.rank for weight in stored if weight.a.ndim > 1)
-    weights: dict[str, LoraWeight] = {}
     for weight in stored:
         check_weight(weight, None, where)
+    shape = _shape_for(stored, file.metadata, architecture, base, where)
+    rank = min(weight.rank for weight in stored)
+    weights: dict[str, LoraWeight] = {}
+    for weight in stored:
         level = with_scale(from_llamacpp(weight, shape), rank / weight.rank)
         parts = split_gate_up(level) if weight.kind == FUSED_KIND else [level]
         weights |= {part.module: part for part in parts}

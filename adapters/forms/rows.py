@@ -64,8 +64,8 @@ def _reorder(weight: LoraWeight, base: BaseShape, *, there: bool) -> LoraWeight:
     if part == "linear_attn":
         return _reorder_linear(weight, name, base.heads, there=there)
     heads = base.heads.query if name == "q_proj" else base.heads.key
-    if heads == 0 or weight.b.shape[0] % (2 * heads):
-        raise _misfit(weight, weight.b.shape[0])
+    if heads == 0 or weight.experts is not None or weight.b.shape[0] % (2 * heads):
+        raise _misfit(weight, weight.b.shape[-2])
     return replace(weight, b=(permute_rows if there else unpermute_rows)(weight.b, heads))
 
 

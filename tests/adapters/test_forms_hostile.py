@@ -295,26 +295,54 @@ def test_a_damaged_file_of_any_form_raises_nothing_but_adapter_errors(at, junk, 
             read_lora(path)
 
 
-def test_a_gguf_that_does_not_say_its_heads_needs_the_base(tmp_path):
-    """llama.cpp's own converter leaves them out."""
-    lora = make_lora(LLAMA)
-    write_lora(lora, "gguf", tmp_path / "ours.gguf", base=LLAMA.base(2))
-    path = tmp_path / "theirs.gguf"
+def foreign_gguf(path: Path, shapes: dict[str, tuple[int, ...]], *, heads: bool = False) -> None:
+    """An adapter for q of layer 0 as llama.cpp's own converter writes it, without the heads."""
     writer = GGUFWriter(path, "llama")
     writer.add_type("adapter")
     writer.add_string("adapter.type", "lora")
-    writer.add_float32("adapter.lora.alpha", lora.alpha)
-    for half, shape in (("lora_a", (2, 16)), ("lora_b", (64, 2))):
+    writer.add_float32("adapter.lora.alpha", 4.0)
+    if heads:
+        writer.add_head_count(4)
+    for half, shape in shapes.items():
         writer.add_tensor(f"blk.0.attn_q.weight.{half}", np.ones(shape, np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def test_a_gguf_that_does_not_say_its_heads_needs_the_base(tmp_path):
+    path = tmp_path / "theirs.gguf"
+    foreign_gguf(path, {"lora_a": (2, 16), "lora_b": (64, 2)})
     with pytest.raises(AdapterError, match=r"how many heads.*--base"):
         read_lora(path)
     assert list(read_lora(path, base=LLAMA.base(2)).weights) == ["layers.0.self_attn.q_proj"]
     with pytest.raises(AdapterError, match="is for llama, the base is qwen35moe"):
         read_lora(path, base=QWEN35MOE.base(2))
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "said"),
+    [
+        ((16,), (64,), "shapes A"),
+        ((2, 16), (64,), "shapes A"),
+        ((2, 16), (64, 3), "shapes A"),
+        ((1, 1, 2, 16), (1, 1, 64, 2), "shapes A"),
+        ((3, 2, 16), (3, 64, 2), "the base's heads don't make"),
+        ((2, 16), (60, 2), "the base's heads don't make"),
+    ],
+)
+def test_a_gguf_whose_shapes_make_no_update_is_refused(a, b, said, tmp_path):
+    foreign_gguf(tmp_path / "a.gguf", {"lora_a": a, "lora_b": b}, heads=True)
+    with pytest.raises(AdapterError, match=said):
+        read_lora(tmp_path / "a.gguf")
+
+
+@pytest.mark.parametrize("name", ["lora_c", "m"])
+def test_a_gguf_tensor_that_is_no_half_is_named(name, tmp_path):
+    foreign_gguf(tmp_path / "a.gguf", {name: (2, 16)})
+    with pytest.raises(AdapterError, match=f"unknown weight 'blk.0.attn_q.weight.{name}'"):
+        read_lora(tmp_path / "a.gguf")
 
 
 def test_a_gguf_model_is_no_adapter(base_gguf):

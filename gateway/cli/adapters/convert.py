@@ -51,20 +51,24 @@ def command(
 
     Exits with 1 when SOURCE is damaged or no LoRA, doesn't fit the base, or --out is taken.
     """
+    from rich.console import Console
+
     from adapters.forms import read_base_shape, read_lora, write_lora
     from adapters.forms.writing import check_free
 
     check_free(out, force=force)
     given = read_base_shape(base) if base else None
-    written = write_lora(
-        read_lora(source, base=given),
-        form,
-        out,
-        base=given or _default_base(form),
-        dtype=dtype,
-        force=force,
-        skip_unsupported=skip_unsupported,
-    )
+    target = given or _default_base(form)
+    with Console(stderr=True).status(f"Converting {source} to {form}"):
+        written = write_lora(
+            read_lora(source, base=given),
+            form,
+            out,
+            base=target,
+            dtype=dtype,
+            force=force,
+            skip_unsupported=skip_unsupported,
+        )
     if as_json:
         click.echo(json.dumps(asdict(written), default=str))
     else:
