@@ -158,9 +158,10 @@ def _task(line: str, where: str) -> Task:
 
 
 def _expect(expect: Any, where: str) -> Expect:
+    if isinstance(expect, dict):
+        _known(expect, (*_CHECKS, "tolerance"), where)
     if not isinstance(expect, dict) or not any(name in expect for name in _CHECKS):
         raise AdapterError(f"{where}: 'expect' says nothing to look for.", fix=_EXAMPLE)
-    _known(expect, (*_CHECKS, "tolerance"), where)
     contains = expect.get("contains", [])
     contains = [contains] if isinstance(contains, str) else contains
     if not isinstance(contains, list) or not all(isinstance(t, str) and t for t in contains):

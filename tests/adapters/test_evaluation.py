@@ -92,7 +92,7 @@ def test_no_answer_makes_a_check_fail_with_an_error(answer):
     [
         ({"expect": {"number": 1}}, "no text under 'prompt'"),
         ({"prompt": "?"}, "'expect' says nothing to look for"),
-        ({"prompt": "?", "expect": {"contain": "x"}}, "'expect' says nothing to look for"),
+        ({"prompt": "?", "expect": {"contain": "x"}}, "Did you mean contains"),
         ({"prompt": "?", "expect": {"number": 1, "tolerence": 1}}, "Did you mean tolerance"),
         ({"prompt": "?", "expected": {}}, "Did you mean expect"),
         ({"prompt": "?", "expect": {"regex": "("}}, "regex '('"),
