@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from adapters.convert import convert_peft_to_gguf
+from adapters.forms import read_base_shape, read_lora, write_lora
 from adapters.training import trainer
 from adapters.training.check import check_conversion
 from adapters.training.corpus import Row
@@ -62,7 +62,7 @@ def train_peft(job: Job, made: Path, report: Report) -> Outcome:
         prompts = [trainer.encode_prompt(tokenizer, row.prompt, row.context) for row in rows]
         with tempfile.TemporaryDirectory(prefix="kiki-train-") as folder:
             converted = Path(folder) / f"{job.domain}.gguf"
-            convert_peft_to_gguf(made, base, converted)
+            write_lora(read_lora(made), "gguf", converted, base=read_base_shape(base))
             return check_conversion(model, prompts, base, converted)
 
     return Outcome(fit, len(training), len(held_out), check)

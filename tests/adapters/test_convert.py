@@ -12,14 +12,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from adapters.convert import convert_peft_to_gguf, read_safetensors
+from adapters.forms import read_base_shape, write_lora
+from adapters.forms.peft import read_peft
 from adapters.forms.rows import permute_rows, unpermute_rows
+from adapters.forms.tensors import read_safetensors
 from kiki.errors import AdapterError
 
 WIDTH, HEADS, KV_HEADS, HEAD, RANK = 24, 3, 1, 8, 4
 ROWS = {"q": HEADS * HEAD, "k": KV_HEADS * HEAD, "v": KV_HEADS * HEAD, "o": WIDTH}
 GGUF_NAMES = {"q": "attn_q", "k": "attn_k", "v": "attn_v", "o": "attn_output"}
 Tensors = dict[str, np.ndarray]
+
+
+def convert_peft_to_gguf(folder: Path, base: Path, out: Path) -> None:
+    write_lora(read_peft(folder), "gguf", out, base=read_base_shape(base), force=True)
 
 
 def weight_name(module: str, half: str, layer: int = 0) -> str:

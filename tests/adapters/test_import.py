@@ -18,8 +18,7 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapters.convert import convert_peft_to_gguf
-from adapters.forms import read_lora
+from adapters.forms import read_base_shape, read_lora, write_lora
 from adapters.imports import choosing, import_adapter, open_source
 from adapters.imports.bringing import Imported
 from gateway.cli import cli
@@ -80,7 +79,8 @@ def test_an_adapter_in_a_zip_keeps_its_own_name(folder, tmp_path):
 
 
 def test_a_gguf_file_stays_one_file(folder, tmp_path, base_gguf):
-    convert_peft_to_gguf(SHIPPED / "shell", base_gguf, tmp_path / "Shell.gguf")
+    base = read_base_shape(base_gguf)
+    write_lora(read_lora(SHIPPED / "shell"), "gguf", tmp_path / "Shell.gguf", base=base)
     brought = bring(tmp_path / "Shell.gguf", folder, base_gguf=base_gguf)
     assert brought.path == folder / "shell.gguf"
     assert {path.name for path in folder.iterdir()} == {"shell.gguf", "shell.source.json"}

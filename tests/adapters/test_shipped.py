@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import json
 import warnings
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from adapters import convert
+from adapters.catalog import SHIPPED
+from adapters.forms import read_base_shape, read_lora, write_lora
+from adapters.forms.folder import read_config
 from adapters.recipes import load_recipe
 from adapters.training import trainer
 from adapters.training.card import read_card
@@ -20,7 +21,6 @@ from adapters.training.check import (
 from adapters.training.corpus import read_corpus
 from adapters.training.export import dequantize_gguf
 
-SHIPPED = Path(convert.__file__).parent / "shipped"
 NAMES = sorted(path.name for path in SHIPPED.iterdir() if path.is_dir())
 PROMPTS = {
     "shell": "How do I list files larger than 100 MB?",
@@ -62,7 +62,7 @@ def test_an_adapter_was_trained_on_the_corpus_that_is_here(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_adapter_is_a_plain_peft_lora_of_the_base(name):
-    config = convert.read_peft_config(SHIPPED / name)
+    config = read_config(SHIPPED / name)
     small = load_recipe(name).small
     assert config["base_model_name_or_path"] == small.base
     assert {f"self_attn.{module}" for module in config["target_modules"]} == set(small.modules)
@@ -73,7 +73,8 @@ def test_an_adapter_is_a_plain_peft_lora_of_the_base(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_adapter_converts_for_the_base(name, base_gguf, tmp_path):
-    convert.convert_peft_to_gguf(SHIPPED / name, base_gguf, tmp_path / "adapter.gguf")
+    base = read_base_shape(base_gguf)
+    write_lora(read_lora(SHIPPED / name), "gguf", tmp_path / "adapter.gguf", base=base)
     assert (tmp_path / "adapter.gguf").stat().st_size < 4_000_000
 
 
@@ -123,12 +124,13 @@ def test_llamacpp_says_what_peft_says_and_does_not_without_the_permutation(
     prefixes = [position.prefix for position in expected]
 
     right = tmp_path / "right.gguf"
-    convert.convert_peft_to_gguf(folder, base_gguf, right)
+    base = read_base_shape(base_gguf)
+    write_lora(read_lora(folder), "gguf", right, base=base)
     found = llamacpp_positions(exact, right, prefixes)
     assert max_logprob_difference(expected, found) < TOLERANCE
 
     monkeypatch.setattr("adapters.forms.rows.permute_rows", lambda weight, heads: weight)
     wrong = tmp_path / "wrong.gguf"
-    convert.convert_peft_to_gguf(folder, base_gguf, wrong)
+    write_lora(read_lora(folder), "gguf", wrong, base=base)
     found = llamacpp_positions(exact, wrong, prefixes)
     assert max_logprob_difference(expected, found) > 5 * TOLERANCE

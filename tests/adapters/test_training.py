@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from adapters.convert import convert_peft_to_gguf, read_peft_config, read_safetensors
+from adapters.forms import read_base_shape, read_lora, write_lora
+from adapters.forms.tensors import read_safetensors
 from adapters.recipes import load_recipe
 from adapters.training import (
     Job,
@@ -174,10 +175,11 @@ def test_two_steps_of_training_give_a_checked_adapter_that_converts(
     assert result.max_logprob_difference is not None
     assert 0 <= result.max_logprob_difference < 0.01
     card = read_card(out)
-    assert (card.steps, card.seed, card.rank) == (2, 0, read_peft_config(out)["r"])
+    assert (card.steps, card.seed, card.rank) == (2, 0, read_lora(out).rank)
     assert card.data_sha256 == read_corpus("tiny", folder=tiny_corpora).sha256
 
-    convert_peft_to_gguf(out, base_gguf, tmp_path / "tiny.gguf")
+    base = read_base_shape(base_gguf)
+    write_lora(read_lora(out), "gguf", tmp_path / "tiny.gguf", base=base)
     converted = GGUFReader(tmp_path / "tiny.gguf").tensors
     weights = read_safetensors(out / "adapter_model.safetensors")
     assert len(converted) == len(weights) == 30 * 4 * 2
