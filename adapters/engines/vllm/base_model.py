@@ -9,49 +9,55 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from adapters.engines.vllm.tensors import ITEM_BYTES, Kind
 from kiki.errors import AdapterError
 
 _WEIGHT = re.compile(r"(?:.+\.)?(layers\.\d+\..+?)(?:\.weight)?")
 _EXPERT = re.compile(r"(.+\.experts)\.\d+\.(gate_proj|up_proj|down_proj)")
 _TOGETHER = {"gate_proj": "gate_up_proj", "up_proj": "gate_up_proj", "down_proj": "down_proj"}
-_ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
+_KINDS: dict[str, Kind] = {"float32": "F32", "float16": "F16", "half": "F16", "bfloat16": "BF16"}
 
 
 @dataclass(frozen=True, slots=True)
 class BaseModel:
     """``modules`` maps a linear module below the layers list to (experts, outputs, inputs).
 
-    ``prefix`` is what stands before ``layers.`` in the names that vLLM gives the modules. Both
-    are guesses of the plain kind (no modules, ``model.``) where the files aren't on this machine.
+    ``prefix`` is what stands before ``layers.`` in the names that vLLM gives the modules.
+    ``kind`` is that of the numbers that vLLM computes with, and turns adapters into. Where the
+    files aren't on this machine, these are the plain guesses (``model.``, None).
     """
 
     prefix: str = "model."
     modules: Mapping[str, tuple[int, int, int]] | None = None
-    item_bytes: int = 2
+    kind: Kind | None = None
 
     @classmethod
-    def read(cls, model: str) -> BaseModel:
-        """From the folder ``model``, or the plain kind where it is a hub's name."""
+    def read(cls, model: str, dtype: str = "auto") -> BaseModel:
+        """From the folder ``model``; ``dtype`` is what vLLM is told (``--dtype``)."""
         folder = Path(model)
         try:
             config = json.loads((folder / "config.json").read_text("utf-8"))
         except (OSError, ValueError):
-            return cls()
+            return cls(kind=_KINDS.get(dtype))
+        if dtype == "auto":
+            text = config.get("text_config", config)
+            dtype = str(text.get("dtype") or text.get("torch_dtype"))
+            if dtype == "float32":  # vLLM then takes a half of its own choice
+                dtype = ""
+        kind = _KINDS.get(dtype)
         # A model with a vision part keeps its text model one level down.
         prefix = "model.language_model." if "text_config" in config else "model."
         modules: dict[str, tuple[int, int, int]] = {}
-        item_bytes = 2
         for file in sorted(folder.glob("*.safetensors")):
             for name, entry in _header(file).items():
                 match = _WEIGHT.fullmatch(name)
-                shape, dtype = entry["shape"], entry["dtype"]
+                shape, stored = entry["shape"], entry["dtype"]
                 if not match or len(shape) not in (2, 3) or match[1].endswith("conv1d"):
                     continue
-                if dtype not in _ITEM_BYTES:  # a quantised base: its shapes say nothing plain
-                    return cls(prefix)
+                if stored not in ITEM_BYTES:  # a quantised base: its shapes say nothing plain
+                    return cls(prefix, kind=kind)
                 modules[match[1]] = (1, *shape) if len(shape) == 2 else tuple(shape)
-                item_bytes = _ITEM_BYTES[dtype]
-        return cls(prefix, modules or None, item_bytes)
+        return cls(prefix, modules or None, kind)
 
     def slot_bytes(self, max_loras: int, rank: int) -> int | None:
         """What vLLM's adapter slots take on the device: A and B of each module, for each slot.
@@ -64,7 +70,7 @@ class BaseModel:
         numbers = sum(
             experts * (outputs + inputs) for experts, outputs, inputs in self.modules.values()
         )
-        return max_loras * rank * numbers * self.item_bytes
+        return max_loras * rank * numbers * ITEM_BYTES[self.kind or "BF16"]
 
     def check(self, module: str, outputs: int, inputs: int) -> None:
         """Raise AdapterError unless the base has this module, named as in PEFT's files."""

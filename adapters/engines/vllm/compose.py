@@ -20,16 +20,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adapters.engines.vllm.tensors import Kind, Tensor, as_f32, create_tensors, map_tensors, put_f32
+from adapters.engines.vllm.tensors import (
+    ITEM_BYTES,
+    Kind,
+    Tensor,
+    as_f32,
+    create_tensors,
+    map_tensors,
+    put_f32,
+)
 from adapters.forms.folder import CONFIG_FILE, read_config
 from adapters.forms.peft import WEIGHTS_FILE
 from adapters.forms.peft_config import Scales, read_scales
 from kiki.errors import AdapterError
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
 _NAME = re.compile(r"base_model\.model\.(.+)\.lora_([AB])(?:\.default)?\.weight")
+_BLOCK = 65_536  # numbers
 _PREFIX = re.compile(r"^(?:language_model\.model|model\.language_model|model)\.(?=layers\.)")
 
 
@@ -70,9 +80,11 @@ class Source:
         source._check()
         return source
 
-    @property
-    def bytes(self) -> int:
-        return sum(tensor.array.nbytes for tensor in self.tensors.values())
+    def bytes_as(self, kind: Kind | None) -> int:
+        """What its numbers take, written as ``kind``; as they are for None."""
+        return sum(
+            tensor.array.size * ITEM_BYTES[kind or tensor.kind] for tensor in self.tensors.values()
+        )
 
     def shapes(self) -> Iterator[tuple[str, int, int]]:
         """Each adapted module with its outputs and inputs."""
@@ -105,17 +117,24 @@ class Source:
         return Tensor(tensor.kind, _ranked(tensor.array, half, self.rank_of(module)))
 
 
-def compose(parts: Sequence[tuple[Source, float]], out: Path, *, threads: int = 2) -> int:
+def compose(
+    parts: Sequence[tuple[Source, float]],
+    out: Path,
+    *,
+    kind: Kind | None = None,
+    threads: int = 2,
+) -> int:
     """Write what ``parts`` do together, each with its weight, as one adapter; returns its bytes.
 
-    A module that a part leaves alone gets zeros in that part's place. Numbers keep the parts'
-    kind, or become F32 where the kinds differ. B times its weight is computed in f32 and rounded
-    once: at most half a unit in the last place, as when the trained B was rounded to that kind
-    (relative 2^-9 in bf16, 2^-12 in f16), and nothing where the factor is a power of two.
-    Raises AdapterError where the parts don't fit each other.
+    A module that a part leaves alone gets zeros in that part's place. Numbers are written as
+    ``kind``, which is best the server's own; None is the parts' kind, or F32 where they differ.
+    B times its weight is computed in f32 and rounded once: at most half a unit in the last place,
+    as when the trained B was rounded to that kind (relative 2^-9 in bf16, 2^-12 in f16), and
+    nothing where the factor is a power of two. Raises AdapterError where the parts don't fit
+    each other.
     """
     rank = sum(source.rank for source, _ in parts)
-    entries = _entries([source for source, _ in parts], rank, out.name)
+    entries = _entries([source for source, _ in parts], rank, kind, out.name)
     out.mkdir(parents=True)
     names = {key: f"base_model.model.{key[0]}.lora_{key[1]}.weight" for key in entries}
     made = create_tensors(
@@ -132,23 +151,39 @@ def compose(parts: Sequence[tuple[Source, float]], out: Path, *, threads: int = 
 def _fill(
     out: Tensor, key: tuple[str, str], parts: Sequence[tuple[Source, float]], rank: int
 ) -> None:
+    """Put the parts beside each other, then weigh them all at once: long rows compute fast."""
+    import numpy as np
+
     module, half = key
     whole = _ranked(out.array, half, rank)
+    factors = np.ones(rank, np.float32)
     start = 0
     for source, weight in parts:
         if key in source.tensors:
             given = source.half(module, half)
-            place = Tensor(out.kind, whole[:, start : start + given.array.shape[1]])
+            end = start + given.array.shape[1]
             factor = weight * source.scale_of(module) if half == "B" else 1.0
-            if factor == 1.0 and given.kind == out.kind:
-                place.array[...] = given.array
+            if given.kind == out.kind:
+                whole[:, start:end] = given.array
+                factors[start:end] = factor
             else:
-                put_f32(place, as_f32(given) * _f32(factor))
+                place = Tensor(out.kind, whole[:, start:end])
+                put_f32(place, as_f32(given) * np.float32(factor))
         start += source.rank
+    if (factors != 1.0).any():
+        _weigh(out, np.repeat(factors, whole.shape[2]))
+
+
+def _weigh(out: Tensor, factors: NDArray[np.float32]) -> None:
+    """Multiply the columns by ``factors``, some rows at a time: what fits the cache is fast."""
+    rows = max(1, _BLOCK // factors.size)
+    for start in range(0, out.array.shape[0], rows):
+        block = Tensor(out.kind, out.array[start : start + rows])
+        put_f32(block, as_f32(block) * factors)
 
 
 def _entries(
-    sources: Sequence[Source], rank: int, name: str
+    sources: Sequence[Source], rank: int, kind: Kind | None, name: str
 ) -> dict[tuple[str, str], tuple[Kind, tuple[int, int]]]:
     """The kind and shape of each half that any of the parts has."""
     found: dict[tuple[str, str], tuple[int, int]] = {}
@@ -163,8 +198,8 @@ def _entries(
                     fix="They were trained for different base models; take one of them away.",
                 )
     kinds = {tensor.kind for source in sources for tensor in source.tensors.values()}
-    kind: Kind = kinds.pop() if len(kinds) == 1 else "F32"
-    return {key: (kind, shape) for key, shape in sorted(found.items())}
+    chosen: Kind = kind or (kinds.pop() if len(kinds) == 1 else "F32")
+    return {key: (chosen, shape) for key, shape in sorted(found.items())}
 
 
 def _write_config(configs: Sequence[Mapping[str, Any]], rank: int, path: Path) -> None:
@@ -201,9 +236,3 @@ def _parameter(module: str) -> str:
     if module.endswith(".experts.base_layer"):
         return module.removesuffix("base_layer") + "gate_up_proj"
     return f"{module}.down_proj" if module.endswith(".experts") else module
-
-
-def _f32(value: float) -> Any:
-    import numpy as np
-
-    return np.float32(value)

@@ -45,7 +45,7 @@ class VllmEngine:
     def __init__(self, config: VllmConfig, converted: Path) -> None:
         self._config = config
         self._converted = converted
-        self._base = BaseModel.read(config.model)
+        self._base = BaseModel.read(config.model, config.dtype)
         self._work = WorkDir(config.work_dir)
         self._capacity = measure(config, self._base)
         self._shelf = Shelf()
@@ -118,6 +118,11 @@ class VllmEngine:
     @property
     def store(self) -> MixStore:
         return self._store
+
+    @property
+    def work_path(self) -> Path:
+        """Where this engine's composed adapters lie."""
+        return self._work.path
 
     @property
     def pid(self) -> int | None:

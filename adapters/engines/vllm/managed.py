@@ -23,7 +23,7 @@ from adapters.engines.child import Program
 from adapters.engines.vllm.config import VllmConfig
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
-GRACE = 3.0  # seconds between asking the server to end and ending it
+GRACE = 4.0  # seconds between asking the server to end and ending it; the parent waits 5
 
 
 def program(config: VllmConfig, api_key: str, lora_rank: int) -> Program:
@@ -94,7 +94,7 @@ def main() -> None:
 
 def _end_when_stdin_closes(server: subprocess.Popen[bytes]) -> None:
     sys.stdin.read()
-    _signal_group(server.pid, signal.SIGTERM)
+    server.terminate()  # it ends its workers in order, and frees their shared memory
     time.sleep(GRACE)
     _signal_group(server.pid, signal.SIGKILL)
 

@@ -14,6 +14,7 @@ from adapters.engines.vllm.capacity import Capacity, Size
 from adapters.engines.vllm.compose import Source, compose
 from adapters.engines.vllm.sources import open_source
 from adapters.engines.vllm.store import Recipe
+from adapters.engines.vllm.tensors import Kind
 from adapters.mix import Mix
 from kiki.errors import AdapterError, UnknownAdapterError
 
@@ -31,9 +32,13 @@ class Placed:
 
 @dataclass(frozen=True, slots=True)
 class Shelf:
-    """One state of what is served. It never changes: a request keeps the one it began with."""
+    """One state of what is served. It never changes: a request keeps the one it began with.
+
+    ``kind`` is that of the numbers in composed adapters (see ``BaseModel``).
+    """
 
     placed: Mapping[str, Placed] = field(default_factory=dict)
+    kind: Kind | None = None
 
     @property
     def fingerprints(self) -> frozenset[str]:
@@ -67,7 +72,7 @@ class Shelf:
         sources = [(placed.source, weight) for placed, weight in parts]
 
         def make(out: Path) -> int:
-            return compose(sources, out)
+            return compose(sources, out, kind=self.kind)
 
         return Recipe(_key(parts), str(mix), prints, size, make=make)
 
@@ -92,12 +97,12 @@ def fill(
         except AdapterError as error:
             log.error("adapter %s left out: %s", adapter.name, error)
             refused.append(Refusal(adapter.name, adapter.path, str(error)))
-    return Shelf(placed), tuple(refused)
+    return Shelf(placed, base.kind), tuple(refused)
 
 
 def _place(adapter: Adapter, base: BaseModel, capacity: Capacity, converted: Path) -> Placed:
     source = open_source(adapter, base, converted)
-    size = Size(source.rank, source.bytes)
+    size = Size(source.rank, source.bytes_as(base.kind))
     if size.rank > capacity.rank:
         raise AdapterError(
             f"its rank is {size.rank}; a slot holds {capacity.rank}.",

@@ -74,6 +74,7 @@ class MixStore:
         self._tasks: set[asyncio.Task[None]] = set()
         self._serial = 0
         self._closed = False
+        self.waiting = 0
         self.composed = 0
         self.compose_seconds = 0.0
 
@@ -161,8 +162,7 @@ class MixStore:
                     if oldest:
                         await self._evict(oldest)
                     else:
-                        self._released.clear()
-                        await self._released.wait()
+                        await self._next_release()
                 entry.bytes = entry.recipe.bytes
         except TimeoutError as error:
             raise EngineUnavailableError(
@@ -170,6 +170,14 @@ class MixStore:
                 f"{self._patience:.0f} s: requests are using all of the work folder.",
                 fix="Try again shortly; more free space there makes room for more mixes.",
             ) from error
+
+    async def _next_release(self) -> None:
+        self.waiting += 1
+        self._released.clear()
+        try:
+            await self._released.wait()
+        finally:
+            self.waiting -= 1
 
     def _has_room(self, entry: Entry) -> bool:
         composed = sum(1 for other in self._entries.values() if other.bytes)

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from adapters.engines.vllm.store import MixStore, Recipe
+from kiki.errors import AdapterError, EngineError, EngineUnavailableError
+
+
+class Kitchen:
+    """Makes files of a wanted size; notes what was unloaded."""
+
+    def __init__(self, folder: Path, **limits) -> None:
+        self.made: list[str] = []
+        self.unloaded: list[str] = []
+        settings = {"budget": 1000, "mixes": 10, "patience": 5.0} | limits
+        self.store = MixStore(folder, unload=self._unload, **settings)
+
+    async def _unload(self, name: str) -> None:
+        self.unloaded.append(name)
+
+    def recipe(self, key: str, size: int = 100, prints: str = "one") -> Recipe:
+        def make(path: Path) -> int:
+            self.made.append(key)
+            path.mkdir()
+            (path / "weights").write_bytes(b"x" * size)
+            return size
+
+        return Recipe(key * 16, key, frozenset([prints]), size, make=make)
+
+    async def use(self, *keys: str, size: int = 100) -> None:
+        for key in keys:
+            async with self.store.hold(self.recipe(key, size)) as entry:
+                assert (entry.path / "weights").is_file()
+
+
+async def test_a_mix_is_made_once_and_kept(tmp_path):
+    kitchen = Kitchen(tmp_path)
+    await kitchen.use("a", "b", "a")
+    assert kitchen.made == ["a", "b"]
+    assert kitchen.store.used_bytes == 200
+
+
+async def test_many_who_ask_at_once_wait_for_one_making(tmp_path):
+    kitchen = Kitchen(tmp_path)
+    await asyncio.gather(*(kitchen.use("a") for _ in range(20)))
+    assert kitchen.made == ["a"]
+
+
+async def test_the_least_recently_used_go_until_there_is_room(tmp_path):
+    kitchen = Kitchen(tmp_path, budget=300)
+    await kitchen.use("a", "b", "c", "a", "d")
+    assert [name[0] for name in kitchen.unloaded] == ["b"]
+    await kitchen.use("e", size=250)
+    assert [name[0] for name in kitchen.unloaded] == ["b", "c", "a", "d"]
+    assert len(list(tmp_path.iterdir())) == 1
+    assert kitchen.store.used_bytes == 250
+
+
+async def test_a_mix_that_comes_back_has_another_name(tmp_path):
+    """Servers may hold caches under the old one."""
+    kitchen = Kitchen(tmp_path, mixes=1)
+    names = []
+    for key in ("a", "b", "a"):
+        async with kitchen.store.hold(kitchen.recipe(key)) as entry:
+            names.append(entry.name)
+    assert len(set(names)) == 3
+
+
+async def test_nothing_in_use_is_taken_away_and_who_waits_too_long_is_told(tmp_path):
+    kitchen = Kitchen(tmp_path, mixes=1, patience=0.05)
+    async with kitchen.store.hold(kitchen.recipe("a")) as held:
+        with pytest.raises(EngineUnavailableError, match="no room for the mix b"):
+            await kitchen.use("b")
+        assert held.path.is_dir()
+    await kitchen.use("b")
+    assert not held.path.exists()
+
+
+async def test_a_failure_is_told_to_all_who_waited_and_the_next_one_tries_again(tmp_path):
+    kitchen = Kitchen(tmp_path)
+
+    def fail(path: Path) -> int:
+        path.mkdir()
+        raise AdapterError("its file is gone.")
+
+    recipe = Recipe("a" * 16, "a", frozenset(), 100, make=fail)
+
+    async def hold() -> None:
+        async with kitchen.store.hold(recipe):
+            raise AssertionError("it can't be held")
+
+    failures = await asyncio.gather(*(hold() for _ in range(3)), return_exceptions=True)
+    assert all(isinstance(failure, EngineError) for failure in failures)
+    assert "could not be composed: its file is gone" in str(failures[0])
+    assert list(tmp_path.iterdir()) == []
+    await kitchen.use("a")
+    assert kitchen.store.used_bytes == 100
+
+
+async def test_a_retired_mix_goes_when_its_last_user_does(tmp_path):
+    kitchen = Kitchen(tmp_path)
+    await kitchen.use("b")
+    async with kitchen.store.hold(kitchen.recipe("a")) as held:
+        kitchen.store.retire(frozenset(["two"]))
+        async with kitchen.store.hold(kitchen.recipe("a")):
+            pass
+        assert held.path.is_dir()
+    await kitchen.store.close()
+    assert list(tmp_path.iterdir()) == []
+    assert sorted(name[0] for name in kitchen.unloaded) == ["a", "b"]
+
+
+async def test_an_adapters_own_folder_is_never_deleted(tmp_path):
+    (tmp_path / "own").mkdir()
+    kitchen = Kitchen(tmp_path)
+    recipe = Recipe("a" * 16, "a", frozenset(["one"]), folder=tmp_path / "own")
+    async with kitchen.store.hold(recipe) as entry:
+        assert entry.path == tmp_path / "own"
+    kitchen.store.retire(frozenset())
+    await kitchen.store.close()
+    assert kitchen.unloaded == [entry.name]
+    assert (tmp_path / "own").is_dir()
