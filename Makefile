@@ -25,7 +25,7 @@ setup-dev: .venv/.dev setup
 	@touch $@
 
 # The model files go to the settings' models_dir; a clone beside this one finds them there.
-.venv/.models: .venv/.packages kiki/assets.py routing/mpnet.py adapters/convert.py \
+.venv/.models: .venv/.packages kiki/assets.py routing/mpnet.py $(wildcard adapters/forms/*.py) \
     $(wildcard adapters/shipped/*/*)
 	$(BIN)/kiki models pull
 	@touch $@
