@@ -158,6 +158,8 @@ class VllmEngine:
         if self._child:
             await self._child.stop()
         await self._store.close()
+        if not self._child:  # servers that go on must not keep names whose files go
+            await asyncio.gather(*map(self._replicas.unload, self._store.composed_names))
         await self._replicas.close()
         await asyncio.to_thread(self._work.close)
 

@@ -24,7 +24,8 @@ def open_source(adapter: Adapter, base: BaseModel, converted: Path) -> Source:
         folder = converted / f"{adapter.name}-{adapter.fingerprint[:16]}"
         if not folder.is_dir():
             _convert(adapter, folder)
-    source = Source.open(folder, base.prefix)
+    # vLLM takes a relative path for the name of an adapter on a hub.
+    source = Source.open(folder.absolute(), base.prefix)
     for module, outputs, inputs in source.shapes():
         base.check(module, outputs, inputs)
     return source

@@ -83,8 +83,8 @@ class MixStore:
         return sum(entry.bytes for entry in self._entries.values())
 
     @property
-    def names(self) -> tuple[str, ...]:
-        return tuple(entry.name for entry in self._entries.values())
+    def composed_names(self) -> tuple[str, ...]:
+        return tuple(e.name for e in self._entries.values() if e.recipe.folder is None)
 
     @contextlib.asynccontextmanager
     async def hold(self, recipe: Recipe) -> AsyncIterator[Entry]:

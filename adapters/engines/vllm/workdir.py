@@ -26,6 +26,7 @@ class WorkDir:
 
     def __init__(self, parent: Path) -> None:
         """Raises SettingsError where ``parent`` can't be made, or belongs to someone else."""
+        parent = parent.absolute()
         self.parent = parent
         try:
             parent.mkdir(mode=0o700, parents=True, exist_ok=True)

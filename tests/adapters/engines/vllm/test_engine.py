@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import aclosing
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -372,6 +373,23 @@ async def test_an_adapter_in_another_form_is_converted_once(
     await engine.set_adapters([])
     assert await engine.set_adapters([adapter]) == ()
     assert (folder / "adapter_model.safetensors").stat().st_mtime_ns == written
+
+
+async def test_an_engine_that_stops_takes_its_mixes_from_servers_that_go_on(servers, start_engine):
+    engine = await start_engine(servers[0])
+    mix, single = await text(engine, HALVES), await text(engine, SHELL)
+    await engine.stop()
+    assert list(servers[0].adapters) == [single]
+    assert servers[0].unloads[mix] == 1
+    assert not engine.work_path.exists()
+
+
+async def test_servers_are_given_absolute_paths(servers, start_engine, adapters, monkeypatch):
+    engine = await start_engine(servers[0])
+    monkeypatch.chdir(adapters[0].path.parent)
+    assert await engine.set_adapters([replace(adapters[0], path=Path("shell"))]) == ()
+    name = await text(engine, SHELL)
+    assert servers[0].adapters[name] == str(adapters[0].path)
 
 
 async def test_mixes_of_a_gateway_that_is_gone_are_unloaded_at_the_start(

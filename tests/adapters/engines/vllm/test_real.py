@@ -17,7 +17,7 @@ from tests.contract.vllm_engine import config
 from tests.waiting import until
 
 pytestmark = [
-    pytest.mark.skipif("KIKI_TEST_VLLM" not in os.environ, reason="starts vLLM: make test-vllm"),
+    pytest.mark.skipif("TEST_VLLM" not in os.environ, reason="starts vLLM: make test-vllm"),
     pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning"),
 ]
 
