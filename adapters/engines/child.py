@@ -17,6 +17,8 @@ log = logging.getLogger("kiki.adapters")
 
 FIRST_DELAY = 0.5
 LONGEST_DELAY = 30.0
+LONGEST_LINE = 65_536  # bytes
+LAST_WORDS = 6  # lines of a failed start that its error repeats
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +133,7 @@ class Child:
             await log_reader
             raise EngineUnavailableError(
                 f"The {self._program.label} engine ended while loading {self._program.loading}: "
-                + (" | ".join(list(self._last_lines)[-3:]) or "it said nothing"),
+                + (" | ".join(list(self._last_lines)[-LAST_WORDS:]) or "it said nothing"),
                 fix="Check the model and adapter files with: kiki doctor",
             )
         return url
@@ -139,11 +141,20 @@ class Child:
     async def _read_log(self, stream: asyncio.StreamReader) -> None:
         # In chunks: a line longer than the reader's limit must not end the reading, or the pipe
         # fills up and the engine with it.
+        rest = b""
         while chunk := await stream.read(4096):
-            for text in chunk.decode(errors="replace").splitlines():
-                if text.strip():
-                    self._last_lines.append(text)
-                    log.info("%s: %s", self._program.label, text)
+            *lines, rest = (rest + chunk).split(b"\n")
+            if len(rest) > LONGEST_LINE:
+                lines, rest = [*lines, rest], b""
+            for line in lines:
+                self._note(line)
+        self._note(rest)
+
+    def _note(self, line: bytes) -> None:
+        text = line.decode(errors="replace").rstrip()
+        if text:
+            self._last_lines.append(text)
+            log.info("%s: %s", self._program.label, text)
 
     async def _watch(self) -> None:
         delay = FIRST_DELAY

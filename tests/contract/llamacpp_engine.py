@@ -11,9 +11,11 @@ from tests.contract.conftest import Bases
 from tests.contract.shipped import shipped
 from tests.waiting import until
 
-# Largest difference of a log-probability from torch's; and of a row in a batch, or with a reused
-# prefix, from the same row alone: llama.cpp sums batches of other shapes in other orders.
-REFERENCE_TOLERANCE = 1e-4
+# llama.cpp's server sums the vocabulary's chances in single precision, one after the other: all
+# log-probabilities of a place are off by the same 1e-4. Measured: 1.5e-4; the odds: 3e-5.
+REFERENCE_TOLERANCE = 2e-4
+# A row in a batch, or on a cached prefix, against the row alone: sums in other orders. Measured:
+# 1.2e-5.
 BATCH_TOLERANCE = 1e-4
 
 

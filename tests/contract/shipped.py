@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 from adapters.adapter import Adapter
@@ -53,7 +54,7 @@ def damaged(name: str, folder: Path) -> Adapter:
     made = copied(name, folder)
     weights = made.path / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
-    return made
+    return replace(made, fingerprint=f"damaged {name}")
 
 
 def as_mlx(name: str, folder: Path) -> Adapter:

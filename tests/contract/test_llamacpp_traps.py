@@ -12,20 +12,21 @@ from collections.abc import AsyncGenerator
 import httpx
 import pytest
 
-from adapters.catalog import Catalog
 from adapters.engines.base import Delta, GenerateRequest, Message, Sampling, complete
 from adapters.engines.llamacpp import LlamaCppEngine
 from adapters.mix import BASE, Mix
 from kiki.errors import EngineUnavailableError
+from tests.contract.shipped import shipped
 from tests.waiting import until
 
 PROMPT = "How do I list hidden files?"
 
 
 @pytest.fixture(scope="module")
-async def llamacpp(model_files):
-    adapters = Catalog(None, model_files.embedder.parent).ready(model_files.base)
-    engine = LlamaCppEngine(model_files.base, adapters, slots=1, context_tokens=512)
+async def llamacpp(base_gguf, models_dir):
+    cache = models_dir / "adapters"
+    engine = LlamaCppEngine(base_gguf, cache_dir=cache, slots=1, context_tokens=512)
+    assert await engine.set_adapters(shipped()) == ()
     await engine.start()
     yield engine
     await engine.stop()
@@ -130,7 +131,7 @@ async def test_a_request_in_flight_fails_clearly_when_the_engine_dies(llamacpp):
 async def test_a_model_file_that_is_no_model_is_named(tmp_path):
     file = tmp_path / "broken.gguf"
     file.write_bytes(b"GGUF" + b"\0" * 100)
-    engine = LlamaCppEngine(file, {}, start_timeout=60)
+    engine = LlamaCppEngine(file, cache_dir=tmp_path / "cache", start_timeout=60)
     with pytest.raises(EngineUnavailableError, match=r"broken\.gguf"):
         await engine.start()
     await engine.stop()

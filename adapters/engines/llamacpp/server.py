@@ -1,7 +1,8 @@
-"""The llama.cpp server as a child process: ``python -m adapters.engines.llamacpp.server``.
+"""The llama.cpp server as a child process, which runs ``main``.
 
-Reads one line of JSON from stdin (see ``ServerSpec``), prints one line of JSON with the address
-once it listens, and exits when stdin closes, so that it can't outlive a parent that was killed.
+It reads one line of JSON from stdin (see ``ServerSpec``), prints one line of JSON with the
+address once it listens, and exits when stdin closes, so that it can't outlive a parent that was
+killed.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ class ServerSpec:
 
     def program(self) -> Program:
         """How to run it as a child process."""
-        command = (sys.executable, "-m", "adapters.engines.llamacpp.server")
+        # Not -m: it warns of a module that its package has imported already.
+        command = (sys.executable, "-c", f"from {__name__} import main; main()")
         return Program("llama.cpp", self.model, command, self._handshake)
 
     async def _handshake(self, process: asyncio.subprocess.Process) -> str:
@@ -80,12 +82,11 @@ def main() -> None:
     params.use_jinja = True
     params.ui = False
     params.verbosity = 1
-    server = xllamacpp.Server(params)
+    try:
+        server = xllamacpp.Server(params)
+    except RuntimeError as error:  # llama.cpp has said why on the lines before
+        raise SystemExit(str(error)) from None
     print(json.dumps({"url": server.listening_address}), file=answer, flush=True)
     sys.stdin.read()
     # The server's destructor waits for requests in flight; the parent is done with them.
     os._exit(0)
-
-
-if __name__ == "__main__":
-    main()
