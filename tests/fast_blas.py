@@ -7,6 +7,7 @@ on to the OpenBLAS in SciPy's wheel; where there is no compiler or no such file,
 from __future__ import annotations
 
 import ctypes
+import functools
 import importlib.util
 import shutil
 import subprocess
@@ -27,6 +28,7 @@ void cblas_sgemm(int order, int ta, int tb, int m, int n, int k, float alpha, co
 """
 
 
+@functools.cache
 def load() -> None:
     """Put OpenBLAS in front of the BLAS that MLX brings, in this process."""
     compiler, library = shutil.which("cc"), _openblas()

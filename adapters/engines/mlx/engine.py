@@ -26,7 +26,7 @@ from adapters.engines.mlx.config import MlxConfig
 from adapters.engines.mlx.job import Job
 from adapters.engines.mlx.worker import Worker
 from adapters.mix import Mix
-from kiki.errors import AdapterError, EngineError, EngineUnavailableError, UnknownAdapterError
+from kiki.errors import AdapterError, EngineUnavailableError, KikiError, UnknownAdapterError
 
 if TYPE_CHECKING:
     from adapters.engines.mlx.prompts import Prompts
@@ -227,7 +227,8 @@ class MlxEngine:
                 rows = self._rows([PROBE], [PROBE.mix])
                 async with contextlib.aclosing(rows) as deltas:
                     usage = [delta.usage async for delta in deltas][-1]
-        except (EngineError, TimeoutError):
+        except (KikiError, TimeoutError) as error:
+            log.warning("the MLX engine's probe failed: %s", error)
             return False
         return usage is not None and usage.completion_tokens >= 1
 

@@ -66,7 +66,9 @@ class Row:
         return str(self._detokenizer.last_segment)
 
     def _entry(self, token: int, logprobs: mx.array, top: int) -> TokenLogprob:
-        values = np.array(logprobs.astype(mx.float32))
+        values = np.array(logprobs.astype(mx.float32), np.float64)
+        # MLX sums a vocabulary in float32; on a CPU that is off by 1e-4.
+        values -= np.log(np.exp(values).sum())
         likeliest = np.argpartition(-values, top - 1)[:top]
         ranked = likeliest[np.argsort(-values[likeliest], kind="stable")]
         # What a grammar forbids has no finite logarithm, and no place in JSON.

@@ -19,10 +19,11 @@ class StopStrings:
     def feed(self, text: str) -> tuple[str, bool]:
         """The text that is safe to send, and whether a stop string came."""
         text = self._held + text
-        starts = [start for string in self._strings if (start := text.find(string)) >= 0]
-        if starts:
+        found = [(text.find(string), string) for string in self._strings]
+        ends = [(start + len(string), start) for start, string in found if start >= 0]
+        if ends:  # the one that was complete first, in whatever pieces the text came
             self._held = ""
-            return text[: min(starts)], True
+            return text[: min(ends)[1]], True
         keep = max((_overlap(text, string) for string in self._strings), default=0)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep], False

@@ -1,0 +1,307 @@
+"""Starting, failing, coming back, and adapters that come and go."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import subprocess
+import sys
+from contextlib import aclosing
+from dataclasses import replace
+
+import pytest
+from mlx_lm.generate import GenerationBatch
+
+from adapters.engines.base import Message, complete
+from adapters.engines.mlx import MlxConfig, MlxEngine
+from adapters.engines.mlx.cache import PrefixCache
+from adapters.engines.mlx.runner import MOST_FAILURES, Runner
+from adapters.mix import BASE, Mix
+from kiki.errors import (
+    EngineError,
+    EngineUnavailableError,
+    RequestError,
+    SettingsError,
+    UnknownAdapterError,
+)
+from tests.adapters.engines.mlx.serving import (
+    ask,
+    difference,
+    make_adapters,
+    one,
+    started,
+    tokens,
+    write_base,
+)
+from tests.contract.shipped import adapter_at
+from tests.waiting import until
+
+A, B = Mix.single("a"), Mix.single("b")
+CLOSE = 1e-3
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("mlx")
+
+
+@pytest.fixture(scope="module")
+def base(folder):
+    return write_base(folder, None)
+
+
+@pytest.fixture(scope="module")
+def adapters(folder):
+    return make_adapters(folder, "a", "b", "c", "d")
+
+
+@pytest.fixture(scope="module")
+async def shared(base, adapters):
+    async with started(base, adapters) as engine:
+        yield engine
+
+
+@pytest.fixture
+async def engine(shared, adapters):
+    """With all four adapters, whatever the test before did."""
+    await shared.set_adapters(adapters)
+    return shared
+
+
+def test_importing_the_engine_does_not_import_mlx():
+    code = "import sys, adapters.engines.mlx; print([m for m in sys.modules if 'mlx.core' in m])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+async def test_where_mlx_is_not_installed_the_start_says_how_to_get_it(base, monkeypatch):
+    monkeypatch.setitem(sys.modules, "mlx_lm", None)
+    monkeypatch.delitem(sys.modules, "adapters.engines.mlx.runner", raising=False)
+    engine = MlxEngine(base)
+    with pytest.raises(EngineUnavailableError) as caught:
+        await engine.start()
+    assert caught.value.fix is not None
+    assert "pip install 'kiki-gateway[mlx]'" in caught.value.fix
+    assert engine.state == "down"
+    await engine.stop()
+
+
+async def test_a_folder_that_is_not_there_is_named(tmp_path):
+    engine = MlxEngine(tmp_path / "nowhere")
+    with pytest.raises(EngineUnavailableError, match="nowhere"):
+        await engine.start()
+
+
+async def test_a_folder_without_a_model_is_named(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    engine = MlxEngine(tmp_path)
+    with pytest.raises(EngineUnavailableError, match=f"MLX can't load {tmp_path}"):
+        await engine.start()
+
+
+def with_template(base, out, template: str | None):
+    """A copy of the model with another chat template."""
+    shutil.copytree(base, out)
+    config = json.loads((out / "tokenizer_config.json").read_text())
+    config.pop("chat_template")
+    if template is not None:
+        config["chat_template"] = template
+    (out / "tokenizer_config.json").write_text(json.dumps(config))
+    return out
+
+
+async def test_a_model_without_a_chat_template_is_refused(base, tmp_path):
+    engine = MlxEngine(with_template(base, tmp_path / "base", None))
+    with pytest.raises(EngineUnavailableError, match="no chat template"):
+        await engine.start()
+
+
+async def test_messages_that_the_template_refuses_are_the_callers_mistake(base, tmp_path):
+    template = "{% if messages[0].content != 'hi' %}{{ raise_exception('no!') }}{% endif %}hi"
+    async with started(with_template(base, tmp_path / "base", template), []) as engine:
+        with pytest.raises(RequestError, match=r"refuses these messages: no!"):
+            await one(engine, ask())
+
+
+def test_settings_that_cannot_be_are_refused():
+    with pytest.raises(SettingsError, match="kv_bits is 3"):
+        MlxConfig(kv_bits=3)
+    with pytest.raises(SettingsError, match="slots is 0"):
+        MlxConfig(slots=0)
+
+
+async def test_before_the_start_and_after_the_stop_a_request_is_refused(base):
+    engine = MlxEngine(base)
+    with pytest.raises(EngineUnavailableError, match="stopped"):
+        await one(engine, ask())
+    assert not await engine.ready()
+    await engine.start()
+    assert await engine.ready()
+    await engine.stop()
+    assert engine.state == "stopped"
+    with pytest.raises(EngineUnavailableError, match="stopped"):
+        await one(engine, ask())
+
+
+async def test_a_stop_ends_rows_in_flight_with_an_error(base):
+    engine = MlxEngine(base, MlxConfig(context_tokens=600))
+    await engine.start()
+    deltas = engine.generate([ask(max_tokens=400)])
+    await anext(deltas)
+    await engine.stop()
+    with pytest.raises(EngineUnavailableError, match="ended"):
+        [delta async for delta in deltas]
+
+
+async def test_an_adapter_that_does_not_fit_the_model_is_refused_with_the_module(
+    engine, adapters, tmp_path
+):
+    from adapters.forms import read_lora, write_lora
+
+    lora = read_lora(adapters[0].path)
+    name = "layers.3.self_attn.q_proj"
+    weight = lora.weights[name]
+    wrong = replace(lora, weights={name: replace(weight, a=weight.a[:, :64])})
+    write_lora(wrong, "mlx", tmp_path / "narrow")
+    narrow = adapter_at(tmp_path / "narrow")
+    (refusal,) = await engine.set_adapters([narrow, adapters[1]])
+    assert (refusal.name, refusal.path) == ("narrow", narrow.path)
+    assert name in refusal.reason
+    assert engine.adapters == ("b",)
+    with pytest.raises(UnknownAdapterError, match="narrow"):
+        await one(engine, ask(Mix.single("narrow")))
+
+
+async def test_what_is_named_before_the_start_and_does_not_fit_is_in_refused(
+    base, adapters, tmp_path
+):
+    missing = replace(adapters[0], name="gone", path=tmp_path / "gone", fingerprint="0")
+    async with started(base, [missing, adapters[1]]) as engine:
+        assert [refusal.name for refusal in engine.refused] == ["gone"]
+        assert engine.adapters == ("b",)
+
+
+async def test_a_row_in_flight_keeps_the_version_it_began_with(engine, adapters, tmp_path):
+    request = ask(A, max_tokens=60)
+    before = await one(engine, request)
+    running = asyncio.create_task(one(engine, request))
+    await until(lambda: engine.stats.active_rows == 1)
+    (other,) = make_adapters(tmp_path, "z")
+    assert await engine.set_adapters([replace(other, name="a"), adapters[1]]) == ()
+    after = await one(engine, ask(A, max_tokens=4))
+    assert not running.done()
+    assert tokens(after) != tokens(before)[:4]
+    assert difference(await running, before) < CLOSE
+
+
+async def test_under_a_small_budget_adapters_come_and_go_and_answers_stay(base, adapters, engine):
+    mixes = [Mix.single(adapter.name) for adapter in adapters]
+    mixes += [Mix.of({"a": 0.5, "b": 0.5}), Mix.of({"a": 0.4, "b": 0.3, "c": 0.2, "d": 0.1})]
+    expected = [await one(engine, ask(mix)) for mix in mixes]
+    one_adapter = engine.stats.adapters.nbytes // 4
+    budget = int(one_adapter * 1.5)
+    async with started(base, adapters, adapter_budget_bytes=budget) as small:
+        assert small.adapters == ("a", "b", "c", "d")
+        assert small.stats.adapters.adapters == 1
+        for _ in range(2):
+            found = await complete(small, [ask(mix) for mix in mixes])
+            for here, there in zip(found, expected, strict=True):
+                assert difference(here, there) < CLOSE
+        assert small.stats.adapters.evictions > 4
+        await until(lambda: small.stats.adapters.nbytes <= budget)
+
+
+async def test_a_failing_step_ends_the_rows_in_it_and_the_next_ones_run(engine, monkeypatch):
+    expected = await one(engine, ask(B))
+    step, failed = GenerationBatch._step, []
+
+    def fails_once(batch):
+        if len(batch.uids) == 2 and not failed:
+            failed.append(True)
+            raise RuntimeError("[malloc] Unable to allocate")
+        return step(batch)
+
+    monkeypatch.setattr(GenerationBatch, "_step", fails_once)
+    running = engine.generate([ask(A, max_tokens=200), ask(B, max_tokens=200)])
+    with pytest.raises(EngineError, match=r"RuntimeError: \[malloc\] Unable to allocate"):
+        [delta async for delta in running]
+    assert engine.state == "ready"
+    assert engine.stats.failures == 1
+    assert difference(await one(engine, ask(B)), expected) < CLOSE
+
+
+async def test_a_failing_prompt_ends_its_row_alone(engine, monkeypatch):
+    alone = await one(engine, ask(A, max_tokens=60))
+    running = asyncio.create_task(one(engine, ask(A, max_tokens=60)))
+    await until(lambda: engine.stats.active_rows == 1)
+
+    keep = PrefixCache.keep_prompt
+
+    def fails_for_b(cache, mix, tokens, state):
+        if mix.names[0].startswith("b@"):
+            raise MemoryError("no room")
+        keep(cache, mix, tokens, state)
+
+    monkeypatch.setattr(PrefixCache, "keep_prompt", fails_for_b)
+    with pytest.raises(EngineError, match="MemoryError: no room"):
+        await one(engine, ask(B, "Another prompt."))
+    assert not running.done()
+    assert difference(await running, alone) < CLOSE
+
+
+async def test_an_engine_that_keeps_failing_loads_its_model_anew(base, adapters, monkeypatch):
+    async with started(base, adapters) as engine:
+        expected = await one(engine, ask(A))
+
+        def fails(batch):
+            raise RuntimeError("broken")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(GenerationBatch, "_step", fails)
+            for _ in range(MOST_FAILURES):
+                with pytest.raises(EngineError):
+                    await one(engine, ask(A))
+            await until(lambda: engine.state == "down")
+            with pytest.raises(EngineUnavailableError) as caught:
+                await one(engine, ask(A))
+            assert caught.value.retry_after >= 1
+        await until(lambda: engine.state == "ready")
+        assert engine.restarts == 1
+        assert tokens(await one(engine, ask(A))) == tokens(expected)
+
+
+async def test_rows_that_wait_are_told_when_the_thread_ends(base, monkeypatch):
+    async with started(base, [], slots=1) as engine:
+        turn = Runner.turn
+        rows = [asyncio.create_task(one(engine, ask(max_tokens=300))) for _ in range(3)]
+        await until(lambda: engine.stats.waiting_rows == 2)
+
+        def dies(runner):
+            raise RuntimeError("gone")
+
+        monkeypatch.setattr(Runner, "turn", dies)
+        for row in rows:
+            with pytest.raises(EngineUnavailableError, match="ended"):
+                await row
+        monkeypatch.setattr(Runner, "turn", turn)
+        await until(lambda: engine.state == "ready")
+
+
+async def test_a_schema_that_is_none_is_refused(engine):
+    with pytest.raises(RequestError, match="JSON schema can't be kept"):
+        await one(engine, ask(BASE, json_schema={"type": "nonsense"}))
+
+
+async def test_a_character_of_several_tokens_comes_whole(engine):
+    schema = {"enum": ["é€😀"]}
+    async with aclosing(engine.generate([ask(json_schema=schema, max_tokens=40)])) as deltas:
+        pieces = [delta.text async for delta in deltas]
+    assert "".join(pieces).strip() == '"é€😀"'
+    assert not any("\ufffd" in piece for piece in pieces)
+
+
+async def test_an_empty_conversation_still_has_a_prompt(engine):
+    answer = await one(engine, replace(ask(), messages=(Message("user", ""),)))
+    assert answer.usage.prompt_tokens > 0
+    assert answer.usage.completion_tokens == 12
