@@ -12,6 +12,7 @@ from pathlib import Path
 from adapters.forms import form_of
 from adapters.training.backends import Backend, Outcome, train_mlx, train_peft
 from adapters.training.card import LICENCE, Card, Source, find_sources, write_card
+from adapters.training.checkpoint import start_state
 from adapters.training.corpus import CORPORA
 from adapters.training.job import Job
 from adapters.training.judge import require_better, require_healthy
@@ -60,6 +61,7 @@ def train_adapter(
     measures angles to the adapters in ``prior_dir``.
     """
     _require_room(job.out)
+    start_state(job.work, job.fingerprint, resume=job.resume)  # before the base is loaded
     sources = _sources(job, licence)
     made = job.work / "adapter"
     shutil.rmtree(made, ignore_errors=True)

@@ -38,15 +38,21 @@ def training_bar(label: str, steps: int, *, shown: bool) -> Iterator[Report]:
         TextColumn("ETA"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task(label, total=steps, loss="-", speed="-")
+    progress = Progress(*columns, console=Console(stderr=True))
+    task = progress.add_task(label, total=steps, loss="-", speed="-")
+    started = False
 
-        def report(step: int, loss: float) -> None:
-            tracked = progress.tasks[0]
-            if not tracked.completed:
-                progress.reset(task, completed=step - 1)  # a resumed run starts in the middle
-            speed = tracked.finished_speed or tracked.speed
-            shown_speed = f"{speed:.2f}" if speed else "-"
-            progress.update(task, completed=step, loss=f"{loss:.3f}", speed=shown_speed)
+    def report(step: int, loss: float) -> None:
+        nonlocal started
+        if not started:  # not before the first step: loading the base shows bars of its own
+            started = True
+            progress.reset(task, completed=step - 1)  # a resumed run starts in the middle
+            progress.start()
+        speed = progress.tasks[0].finished_speed or progress.tasks[0].speed
+        shown_speed = f"{speed:.2f}" if speed else "-"
+        progress.update(task, completed=step, loss=f"{loss:.3f}", speed=shown_speed)
 
+    try:
         yield report
+    finally:
+        progress.stop()

@@ -11,6 +11,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from mlx_lm.utils import load
 
 from adapters.engines.mlx.shapes import TINY
@@ -24,6 +25,7 @@ from adapters.training.corpus import Message
 from adapters.training.mlx_child import add_lora, encode_chat, refuse_quantised_experts
 from adapters.training.mlx_fit import answer_loss, measure_perplexity
 from adapters.training.mlx_job import MlxJob
+from gateway.cli import cli
 from kiki.errors import AdapterError
 
 WORDS = ("resistor", "capacitor", "inductor", "diode", "transistor", "fuse")
@@ -180,3 +182,20 @@ def test_padding_and_prompt_do_not_count_in_the_loss(tiny_base):
     mask[:, row.answer_start :] = 1
     _, count = answer_loss(model, ids, mask)
     assert count.item() == len(row.ids) - row.answer_start
+
+
+def test_the_command_trains_on_ones_own_chats_and_tells_the_angles_to_the_others(
+    job, trained, tiny_base, chats, tmp_path
+):
+    arguments = ["--base", str(tiny_base), "--small", "--data", str(chats), "--licence", "CC0-1.0"]
+    arguments += ["--steps", "3", "--prior-dir", str(job.out.parent), "--json"]
+    out = tmp_path / "power"
+    done = CliRunner().invoke(cli, ["adapters", "train", "power", "--out", str(out), *arguments])
+    told = json.loads(done.stdout)
+    assert (told["domain"], told["backend"], told["rows"]) == ("power", "mlx", 6)
+    assert 0 <= told["angles"]["components"] <= 90
+    assert done.exit_code == told["exit_code"]
+    card = read_card(out)
+    assert (card.base, card.licence, card.steps) == (tiny_base.name, "CC0-1.0", 3)
+    assert card.data == f"from `{chats.name}`"
+    assert f"6 rows from {chats}" in done.stderr

@@ -56,7 +56,7 @@ def command(
         open_source(source, revision),
         name=name,
         folder=folder,
-        base=base or base_gguf.name,
+        base=base or settings.base or settings.model or base_gguf.name,
         base_gguf=base_gguf if base_gguf.is_file() else None,
         force=force,
     )
@@ -70,7 +70,10 @@ def command(
 
 
 def _base_gguf(settings: Settings) -> Path:
-    """The base in the settings; nothing is fetched for its name."""
+    """The GGUF base of the settings, or the small one; nothing is fetched for it."""
     from kiki.assets import BASE_MODEL
 
-    return settings.model or settings.models_dir / BASE_MODEL.file
+    served = settings.model_path
+    if served is not None and served.suffix == ".gguf":
+        return served
+    return settings.models_dir / BASE_MODEL.file

@@ -70,9 +70,10 @@ def command(
     mlx = backend == "mlx" or (backend is None and base is not None and not base.endswith(".gguf"))
     small = small or not mlx
     corpus = _corpus(recipe, data)
+    found = _find_base(recipe, base, settings, mlx=mlx)
     job = plan_job(
-        _for_base(recipe, base) if base else recipe,
-        base=_find_base(recipe, base, settings, mlx=mlx),
+        _for_base(recipe, found),
+        base=found,
         corpus=corpus,
         out=out or Path("trained") / domain,
         small=small,
@@ -94,7 +95,8 @@ def command(
                 report=report,
             )
     except KeyboardInterrupt:
-        click.echo(f"Stopped. What was reached lies in {job.work}; go on with --resume.", err=True)
+        reached = f" Go on from {job.work} with --resume." if job.work.is_dir() else ""
+        click.echo(f"Stopped.{reached}", err=True)
         raise click.exceptions.Exit(130) from None
     _show(result, as_json=as_json)
     if result.exit_code:
@@ -121,7 +123,11 @@ def _find_base(recipe: Recipe, base: str | None, settings: Settings, *, mlx: boo
 
 def _for_base(recipe: Recipe, base: str) -> Recipe:
     """The recipe with the base's own name, which the adapter's files will carry."""
+    from kiki.assets import BASE_MODEL
+
     path = Path(base)
+    if path.name == BASE_MODEL.file:
+        return recipe  # the recipe knows its name on the hub
     name = (path.stem if path.is_file() else path.name) if path.exists() else base
     named = {"base": name}
     tables = {"full": recipe.full, "small": recipe.small}
