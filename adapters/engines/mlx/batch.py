@@ -3,81 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import mlx.core as mx
-from mlx.nn.layers.base import Module
-from mlx_lm.generate import GenerationBatch, StopSequences
-from mlx_lm.models.cache import make_prompt_cache
+from mlx_lm.generate import GenerationBatch
 from mlx_lm.sample_utils import greedy_sampler
 
 from adapters.engines.base import FinishReason
-from adapters.engines.mlx.cache import KvCache, PrefixCache, needs_boundary
-from adapters.engines.mlx.config import MlxConfig
+from adapters.engines.mlx.cache import KvCache
+from adapters.engines.mlx.model import Base
+from adapters.engines.mlx.prefill import Prefill
 from adapters.engines.mlx.rows import Row
 from adapters.engines.mlx.sampling import make_sampler
-from adapters.engines.mlx.slots import Slots
 from adapters.mix import Mix
-
-
-@dataclass(frozen=True, slots=True)
-class Base:
-    """The model with its slots. ``ends`` are the tokens that end a turn."""
-
-    model: Module
-    slots: Slots
-    tokenizer: Any
-    ends: StopSequences
-    config: MlxConfig
-
-    def new_cache(self) -> KvCache:
-        """An empty state for one row; quantised where the configuration says so."""
-        cache = make_prompt_cache(self.model)
-        bits, group = self.config.kv_bits, self.config.kv_group_size
-        if bits is None:
-            return cache
-        return [
-            layer.to_quantized(group_size=group, bits=bits)
-            if hasattr(layer, "to_quantized")
-            else layer
-            for layer in cache
-        ]
-
-    def single(self) -> bool:
-        """Whether this model's state has no batched form, so that rows run one by one."""
-        return not all(hasattr(layer, "merge") for layer in self.new_cache())
-
-
-class Prefill:
-    """The prompt of one row, computed a piece at a time.
-
-    Always alone: a prompt's own mix needs no weights by row, nothing is padded, and a prompt is
-    computed in the same pieces, to the same bits, whoever else is running.
-    """
-
-    def __init__(self, base: Base, prefixes: PrefixCache, row: Row, cache: KvCache, done: int):
-        self.row = row
-        self.cache = cache
-        self._base = base
-        self._prefixes = prefixes
-        self._done = done
-
-    def advance(self) -> bool:
-        """Compute the next piece; True once only the last token is left."""
-        job = self.row.job
-        tokens, boundary = job.prompt.tokens, job.prompt.boundary
-        last = len(tokens) - 1
-        if self._done < last:
-            end = min(self._done + self._base.config.prefill_tokens, last)
-            if self._done < boundary < end:
-                end = boundary
-            self._base.slots.use((job.mix,))
-            self._base.model(mx.array([tokens[self._done : end]]), cache=self.cache)
-            mx.eval([layer.state for layer in self.cache])
-            self._done = end
-            if end == boundary and needs_boundary(self.cache):
-                self._prefixes.keep_prompt(job.mix, tokens[:end], self.cache)
-        return self._done >= last
 
 
 class RowBatch(GenerationBatch):

@@ -11,19 +11,18 @@ from functools import partial
 from pathlib import Path
 
 import mlx.core as mx
-import mlx_lm
-from mlx_lm.generate import StopSequences
 
 from adapters.adapter import Adapter
-from adapters.engines.mlx.batch import Base, Batch, Prefill, Token
+from adapters.engines.mlx.batch import Batch, Token
 from adapters.engines.mlx.cache import PrefixCache, needs_boundary
 from adapters.engines.mlx.config import MlxConfig
 from adapters.engines.mlx.job import Job
 from adapters.engines.mlx.limits import apply_limits
+from adapters.engines.mlx.model import load_base
+from adapters.engines.mlx.prefill import Prefill
 from adapters.engines.mlx.prompts import Prompts
 from adapters.engines.mlx.resident import Resident, ResidentStats
 from adapters.engines.mlx.rows import Row
-from adapters.engines.mlx.slots import Slots
 from adapters.engines.mlx.terms import Prepared
 from adapters.forms import read_lora
 from adapters.lora import Lora
@@ -50,23 +49,6 @@ class RunnerStats:
     prefix_hits: int
     prefix_tokens: int
     adapters: ResidentStats
-
-
-def load_base(model: Path | str, config: MlxConfig) -> Base:
-    """Load and patch the model. Raises EngineUnavailableError."""
-    fix = "Give a folder with config.json, safetensors and a tokenizer, or a name on the hub."
-    if isinstance(model, Path) and not model.is_dir():
-        raise EngineUnavailableError(f"{model}: there is no such folder of a model.", fix=fix)
-    try:
-        network, tokenizer = mlx_lm.load(str(model))[:2]
-    except Exception as error:  # whatever a broken folder makes of mlx_lm and transformers
-        raise EngineUnavailableError(f"MLX can't load {model}: {error}", fix=fix) from error
-    if not tokenizer.has_chat_template:
-        raise EngineUnavailableError(
-            f"{model} has no chat template.", fix="Use a model that was trained for chat."
-        )
-    ends = StopSequences([[token] for token in tokenizer.eos_token_ids])
-    return Base(network, Slots.patch(network), tokenizer, ends, config)
 
 
 class Runner:

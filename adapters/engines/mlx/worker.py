@@ -132,8 +132,9 @@ class Worker:
                 self._commands.get()()
             except Exception as error:
                 log.error("a command failed at the end of the MLX engine", exc_info=error)
-        self._reading.shutdown(wait=False, cancel_futures=True)
-        self._rendering.shutdown(wait=False, cancel_futures=True)
+        # What waits there still runs: its caller would take a cancelled future for its own end.
+        self._reading.shutdown(wait=False)
+        self._rendering.shutdown(wait=False)
 
 
 def _submit(pool: ThreadPoolExecutor, function: Callable[[T], R], argument: T) -> Future[R]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from adapters.adapter import Adapter
 from adapters.engines.base import Completion, Engine, GenerateRequest, Message, Sampling, complete
 from adapters.engines.mlx import MlxConfig, MlxEngine
+from adapters.engines.mlx.runner import RunnerStats
 from adapters.engines.mlx.shapes import TINY
 from adapters.engines.mlx.tiny import random_adapter, random_model, write_model
 from adapters.forms import write_lora
@@ -64,6 +65,12 @@ def ask(mix: Mix = BASE, prompt: str = PROMPT, *, before=(), **sampling) -> Gene
 
 async def one(engine: Engine, request: GenerateRequest) -> Completion:
     return (await complete(engine, [request]))[0]
+
+
+def stats(engine: MlxEngine) -> RunnerStats:
+    """Of an engine that runs."""
+    assert engine.stats is not None
+    return engine.stats
 
 
 def tokens(answer: Completion) -> list[str]:

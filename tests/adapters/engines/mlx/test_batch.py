@@ -16,6 +16,7 @@ from tests.adapters.engines.mlx.serving import (
     make_adapters,
     one,
     started,
+    stats,
     tokens,
     write_base,
 )
@@ -49,7 +50,7 @@ async def test_who_joins_in_mid_flight_equals_its_single_run_and_changes_nobody(
     long, short = ask(A, max_tokens=100), ask(joining, "And you? " * 8, max_tokens=8)
     alone = [await one(engine, request) for request in (long, short)]
     running = asyncio.create_task(one(engine, long))
-    await until(lambda: engine.stats.active_rows == 1)
+    await until(lambda: stats(engine).active_rows == 1)
     joined = await one(engine, short)
     assert not running.done()
     assert difference(joined, alone[1]) < CLOSE
@@ -64,7 +65,7 @@ async def test_rows_beyond_the_slots_wait_their_turn_in_order(engine):
         seen = []
         async for delta in deltas:
             seen.append(delta)
-            assert engine.stats.active_rows <= 4
+            assert stats(engine).active_rows <= 4
             if delta.finish_reason:
                 ended.append(delta.row)
 
@@ -86,19 +87,19 @@ async def test_a_row_that_is_cancelled_frees_its_slot_and_changes_nobody(engine)
         await anext(deltas)
         await deltas.aclose()
     assert difference(await running, alone) < CLOSE
-    await until(lambda: engine.stats.active_rows == 0)
-    assert engine.stats.waiting_rows == 0
+    await until(lambda: stats(engine).active_rows == 0)
+    assert stats(engine).waiting_rows == 0
 
 
 async def test_a_row_that_is_cancelled_while_it_waits_never_runs(engine):
     running = engine.generate([ask(A, max_tokens=60)] * 4)
     await anext(running)
     waiting = asyncio.create_task(one(engine, ask(B)))
-    await until(lambda: engine.stats.waiting_rows == 1)
+    await until(lambda: stats(engine).waiting_rows == 1)
     waiting.cancel()
-    await until(lambda: engine.stats.waiting_rows == 0)
+    await until(lambda: stats(engine).waiting_rows == 0)
     await running.aclose()
-    await until(lambda: engine.stats.active_rows == 0)
+    await until(lambda: stats(engine).active_rows == 0)
 
 
 async def test_a_seed_repeats_whatever_else_is_in_the_batch(engine):

@@ -20,6 +20,7 @@ from tests.adapters.engines.mlx.serving import (
     make_adapters,
     one,
     started,
+    stats,
     tokens,
     write_base,
 )
@@ -58,7 +59,7 @@ async def engine(base, adapters):
 
 
 async def test_a_conversation_reuses_its_turns_and_answers_the_same(engine, uncached):
-    messages = (Message("user", "Tell me a story, and take your time with it."),)
+    messages: tuple[Message, ...] = (Message("user", "Tell me a story, and take your time."),)
     for turn in range(3):
         request = replace(ask(A), messages=messages)
         answer, plain = await one(engine, request), await one(uncached, request)
@@ -68,8 +69,8 @@ async def test_a_conversation_reuses_its_turns_and_answers_the_same(engine, unca
         assert (answer.usage.cached_tokens > 0) == (turn > 0)
         answered = Message("assistant", answer.text)
         messages = (*messages, answered, Message("user", "And then?"))
-    assert engine.stats.prefix_hits == 2
-    assert engine.stats.prefix_tokens > 0
+    assert stats(engine).prefix_hits == 2
+    assert stats(engine).prefix_tokens > 0
 
 
 async def test_no_mix_answers_from_anothers_state(engine, uncached):
@@ -81,7 +82,7 @@ async def test_no_mix_answers_from_anothers_state(engine, uncached):
             for mix in (first, then):
                 found = await one(engine, ask(mix, before=HELLO))
                 assert difference(found, expected[mix]) < CLOSE
-    assert engine.stats.prefix_hits > len(MIXES) ** 2
+    assert stats(engine).prefix_hits > len(MIXES) ** 2
 
 
 async def test_a_new_version_of_an_adapter_takes_nothing_of_the_old_one(
@@ -136,7 +137,7 @@ async def test_with_a_quantised_kv_cache_rows_run_one_by_one(base, adapters, unc
         answers, most = [], 0
         pending = asyncio.gather(*(one(engine, row) for row in rows))
         while not pending.done():
-            most = max(most, engine.stats.active_rows)
+            most = max(most, stats(engine).active_rows)
             await asyncio.sleep(0)
         answers = await pending
         assert most == 1
