@@ -115,7 +115,14 @@ class MlxEngine:
         return mix
 
     async def ready(self) -> bool:
-        return self.state == "ready" and await self._probe()
+        if self.state != "ready":
+            return False
+        try:
+            await self._probe()
+        except EngineUnavailableError as error:
+            log.warning("%s", error)
+            return False
+        return True
 
     async def generate(self, requests: Sequence[GenerateRequest]) -> AsyncGenerator[Delta, None]:
         mixes = [self._versions(request.mix) for request in requests]
@@ -188,11 +195,7 @@ class MlxEngine:
             async with self._changing:
                 self._runner = runner
                 self.refused = await self._serve(runner, worker)
-            if not await self._probe():
-                raise EngineUnavailableError(
-                    "The MLX engine started but could not generate a token.",
-                    fix="See the engine's lines in the log.",
-                )
+            await self._probe()
         except BaseException:
             await self._end_worker()
             self.state = "down"
@@ -221,16 +224,22 @@ class MlxEngine:
             worker.post(partial(runner.drop, key))
         return tuple(refusals)
 
-    async def _probe(self) -> bool:
+    async def _probe(self) -> None:
+        """Generate one token. Raises EngineUnavailableError with what stood in the way."""
         try:
             async with asyncio.timeout(PROBE_SECONDS):
                 rows = self._rows([PROBE], [PROBE.mix])
                 async with contextlib.aclosing(rows) as deltas:
-                    usage = [delta.usage async for delta in deltas][-1]
-        except (KikiError, TimeoutError) as error:
-            log.warning("the MLX engine's probe failed: %s", error)
-            return False
-        return usage is not None and usage.completion_tokens >= 1
+                    async for _ in deltas:
+                        pass
+        except TimeoutError as error:
+            raise EngineUnavailableError(
+                f"The MLX engine generated no token in {PROBE_SECONDS:.0f} s."
+            ) from error
+        except KikiError as error:
+            raise EngineUnavailableError(
+                f"The MLX engine could not generate a token: {error}"
+            ) from error
 
     def _ended(self, worker: Worker, error: Exception | None) -> None:
         if worker is self._worker and self.state == "ready":

@@ -116,6 +116,18 @@ async def test_a_row_in_flight_keeps_the_version_it_began_with(engine, adapters,
     assert difference(await running, before) < CLOSE
 
 
+async def test_a_row_that_waits_for_an_adapter_that_goes_is_refused(base, adapters):
+    async with started(base, adapters[:2], slots=1) as engine:
+        running = asyncio.create_task(one(engine, ask(A, max_tokens=60)))
+        await until(lambda: stats(engine).active_rows == 1)
+        waiting = asyncio.create_task(one(engine, ask(B)))
+        await until(lambda: stats(engine).waiting_rows == 1)
+        await engine.set_adapters(adapters[:1])
+        with pytest.raises(UnknownAdapterError, match="'b' was removed or replaced"):
+            await waiting
+        assert (await running).usage.completion_tokens > 12
+
+
 async def test_under_a_small_budget_adapters_come_and_go_and_answers_stay(base, adapters, engine):
     mixes = [Mix.single(adapter.name) for adapter in adapters]
     mixes += [Mix.of({"a": 0.5, "b": 0.5}), Mix.of({"a": 0.4, "b": 0.3, "c": 0.2, "d": 0.1})]

@@ -78,6 +78,13 @@ async def test_messages_that_the_template_refuses_are_the_callers_mistake(base, 
             await one(engine, ask())
 
 
+async def test_a_kv_cache_that_the_model_cannot_have_is_said_at_the_start(base):
+    engine = MlxEngine(base, MlxConfig(kv_bits=8, kv_group_size=64))  # its heads are 32 wide
+    with pytest.raises(EngineUnavailableError, match=r"could not generate a token.*64"):
+        await engine.start()
+    assert engine.state == "down"
+
+
 def test_settings_that_cannot_be_are_refused():
     with pytest.raises(SettingsError, match="kv_bits is 3"):
         MlxConfig(kv_bits=3)
