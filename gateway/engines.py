@@ -81,7 +81,7 @@ def build_engine(settings: Settings, choice: Choice, model: Path | str) -> Engin
 
 
 def _llamacpp(settings: Settings, model: Path | str) -> Engine:
-    from adapters.engines.llamacpp import LlamaCppEngine
+    from adapters.engines.llamacpp import LlamaCppEngine, Precision
 
     if not isinstance(model, Path) or not model.is_file():
         raise SettingsError(
@@ -95,6 +95,7 @@ def _llamacpp(settings: Settings, model: Path | str) -> Engine:
         context_tokens=settings.engine_context,
         threads=settings.engine_threads,
         start_timeout=settings.engine_start_timeout,
+        precision=Precision(settings.engine_kv_type, settings.engine_flash_attention),
     )
 
 

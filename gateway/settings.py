@@ -104,6 +104,12 @@ class Settings(BaseSettings):
         le=256,
         description="Threads of the engine.",
     )
+    engine_kv_type: Literal["f16", "f32", "q8_0"] = Field(
+        "f16", description="llamacpp: the KV cache's numbers; q8_0 halves it, f32 is the exact one."
+    )
+    engine_flash_attention: bool | None = Field(
+        None, description="llamacpp: flash attention; unset lets llama.cpp decide."
+    )
     engine_start_timeout: float = Field(
         120.0, gt=0, le=3600, description="Seconds the engine may take until its first token."
     )
