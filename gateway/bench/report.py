@@ -7,7 +7,7 @@ import platform
 import statistics
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +25,15 @@ class Metric:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """One run: what was measured, on which machine, with which settings."""
+    """One run: what was measured, on which machine, with which settings.
+
+    ``left_out`` says for each part that was not measured why.
+    """
 
     bench: str
     metrics: dict[str, Metric]
     settings: dict[str, Any]
+    left_out: dict[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -37,15 +41,18 @@ class Report:
             "metrics": {name: asdict(metric) for name, metric in self.metrics.items()},
             "machine": machine(),
             "settings": self.settings,
+            "left_out": self.left_out,
         }
 
     def to_text(self) -> str:
         """A table for people."""
+        width = max(map(len, self.metrics), default=0)
         rows = [
-            f"  {name:<20} {metric.value:>10.3f} {metric.unit:<5} n={metric.n}"
+            f"  {name:<{width}} {metric.value:>12.3f} {metric.unit:<7} n={metric.n}"
             for name, metric in self.metrics.items()
         ]
-        return "\n".join([f"{self.bench} on {machine()['processor']}", *rows])
+        absent = [f"  left out: {part}: {reason}" for part, reason in self.left_out.items()]
+        return "\n".join([f"{self.bench} on {machine()['processor']}", *rows, *absent])
 
 
 def median(values: Sequence[float], unit: str) -> Metric:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -28,9 +28,65 @@ def pipeline(as_json: bool, requests: int, episodes: int) -> None:
     _show(lambda progress: measure(requests, episodes, progress), as_json)
 
 
-def _show(run: Callable[[Callable[[str, int, int], None]], Report], as_json: bool) -> None:
+def _parts(context: click.Context, option: click.Parameter, value: str | None) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    from gateway.bench.adapters import PARTS
+
+    names = tuple(name.strip() for name in value.split(","))
+    for name in names:
+        if name not in PARTS:
+            raise click.BadParameter(f"{name!r} is none of: {', '.join(PARTS)}.")
+    return names
+
+
+@command.command("adapters")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option(
+    "--shape",
+    type=click.Choice(["tiny", "35b-a3b"]),
+    default="tiny",
+    show_default=True,
+    help="The random model: one for any CPU, or the size of Qwen3.6-35B-A3B for a GPU.",
+)
+@click.option("--layers", type=click.IntRange(4), default=40, show_default=True)
+@click.option(
+    "--tokens", type=click.IntRange(1), default=48, show_default=True, help="Of each answer."
+)
+@click.option(
+    "--rounds",
+    type=click.IntRange(1),
+    default=5,
+    show_default=True,
+    help="How often both sides of a comparison run, in turn.",
+)
+@click.option("--only", callback=_parts, help="Some parts, with commas between them.")
+def adapters(
+    as_json: bool,
+    shape: Literal["tiny", "35b-a3b"],
+    layers: int,
+    tokens: int,
+    rounds: int,
+    only: tuple[str, ...],
+) -> None:
+    """Changing, mixing and using adapters, each against the other way of doing it.
+
+    Parts: switch, decode, panel-mlx, panel-llamacpp, compose-vllm. One whose engine isn't
+    installed is left out, with the reason. Exits with 1 if nothing could be measured.
+    """
+    from gateway.bench.adapters import measure
+    from gateway.bench.options import Options
+
+    options = Options(shape, layers, tokens, rounds)
+    report = _show(lambda progress: measure(options, only, progress), as_json)
+    if not report.metrics:
+        raise click.exceptions.Exit(1)
+
+
+def _show(run: Callable[[Callable[[str, int, int], None]], Report], as_json: bool) -> Report:
     from gateway.cli.progress import counting
 
     with counting() as progress:
         report = run(progress)
     click.echo(json.dumps(report.to_dict()) if as_json else report.to_text())
+    return report
