@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import time
 from collections.abc import AsyncGenerator, Sequence
@@ -254,6 +255,7 @@ class MlxEngine:
             self._retry_at = asyncio.get_running_loop().time() + delay
             await asyncio.sleep(delay)
             delay = min(delay * 2, LONGEST_DELAY)
+            gc.collect()  # the old model lies in reference cycles; memory may not hold two
             try:
                 await self._launch()
             except EngineUnavailableError as error:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import mlx.core as mx
 import mlx_lm
 from mlx.nn.layers.base import Module
 from mlx_lm.generate import StopSequences
@@ -59,4 +60,5 @@ def load_base(model: Path | str, config: MlxConfig) -> Base:
             f"{model} has no chat template.", fix="Use a model that was trained for chat."
         )
     ends = StopSequences([[token] for token in tokenizer.eos_token_ids])
-    return Base(network, Slots.patch(network), tokenizer, ends, config)
+    dtype = getattr(mx, config.adapter_dtype) if config.adapter_dtype else None
+    return Base(network, Slots.patch(network, dtype), tokenizer, ends, config)

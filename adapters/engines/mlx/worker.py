@@ -48,15 +48,18 @@ class Worker:
         self._lock = threading.Lock()
         self._open = True
         self._stopping = False
-        self._thread = threading.Thread(target=self._run, name="kiki-mlx", daemon=True)
-        self._loaded: Future[Runner] = Future()
+        self._thread: threading.Thread | None = None
         self._reading = ThreadPoolExecutor(1, "kiki-mlx-adapters")
         self._rendering = ThreadPoolExecutor(1, "kiki-mlx-prompts")
 
     def start(self) -> Future[Runner]:
         """Begin to load; the future fails with EngineUnavailableError."""
+        loaded: Future[Runner] = Future()
+        self._thread = threading.Thread(
+            target=self._run, args=(loaded,), name="kiki-mlx", daemon=True
+        )
         self._thread.start()
-        return self._loaded
+        return loaded
 
     def post(self, command: Callable[[], None]) -> None:
         """Run ``command`` between two steps. Raises EngineUnavailableError once it has ended."""
@@ -83,20 +86,21 @@ class Worker:
 
     def join(self) -> None:
         """Wait for the thread to end, which a model that is still loading may delay."""
-        self._thread.join(JOIN_SECONDS)
+        if self._thread is not None:
+            self._thread.join(JOIN_SECONDS)
 
     def _stop(self) -> None:
         self._stopping = True
 
-    def _run(self) -> None:
-        self._loaded.set_running_or_notify_cancel()  # from here on nobody can cancel it
+    def _run(self, loaded: Future[Runner]) -> None:
+        loaded.set_running_or_notify_cancel()  # from here on nobody can cancel it
         try:
             runner = self._load()
         except Exception as error:
             self._close()
-            self._loaded.set_exception(error)
+            loaded.set_exception(error)
             return
-        self._loaded.set_result(runner)
+        loaded.set_result(runner)
         failure: Exception | None = None
         try:
             self._work(runner)

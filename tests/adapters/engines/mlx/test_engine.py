@@ -13,6 +13,7 @@ from adapters.engines.base import Message, complete
 from adapters.engines.mlx import MlxConfig, MlxEngine
 from adapters.engines.mlx.cache import PrefixCache
 from adapters.engines.mlx.runner import MOST_FAILURES, Runner
+from adapters.forms import read_lora, write_lora
 from adapters.mix import BASE, Mix
 from kiki.errors import (
     EngineError,
@@ -20,6 +21,7 @@ from kiki.errors import (
     RequestError,
     UnknownAdapterError,
 )
+from tests.adapters.engines.mlx.reference import only
 from tests.adapters.engines.mlx.serving import (
     ask,
     difference,
@@ -78,8 +80,6 @@ async def test_a_stop_ends_rows_in_flight_with_an_error(base):
 async def test_an_adapter_that_does_not_fit_the_model_is_refused_with_the_module(
     engine, adapters, tmp_path
 ):
-    from adapters.forms import read_lora, write_lora
-
     lora = read_lora(adapters[0].path)
     name = "layers.3.self_attn.q_proj"
     weight = lora.weights[name]
@@ -143,6 +143,20 @@ async def test_under_a_small_budget_adapters_come_and_go_and_answers_stay(base, 
                 assert difference(here, there) < CLOSE
         assert stats(small).adapters.evictions > 4
         await until(lambda: stats(small).adapters.nbytes <= budget)
+
+
+async def test_adapters_in_sixteen_bits_take_half_the_memory(base, adapters, engine, tmp_path):
+    dense = only(
+        read_lora(adapters[0].path), "self_attn.q_proj", "mlp.gate", "linear_attn.out_proj"
+    )
+    write_lora(dense, "mlx", tmp_path / "dense")
+    adapter = adapter_at(tmp_path / "dense")
+    request = ask(Mix.single("dense"), max_tokens=1)
+    assert await engine.set_adapters([adapter]) == ()
+    exact = await one(engine, request)
+    async with started(base, [adapter], adapter_dtype="float16") as half:
+        assert stats(half).adapters.nbytes * 2 == stats(engine).adapters.nbytes
+        assert 0 < difference(await one(half, request), exact) < 0.01
 
 
 async def test_a_failing_step_ends_the_rows_in_it_and_the_next_ones_run(engine, monkeypatch):
