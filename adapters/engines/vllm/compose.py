@@ -13,6 +13,7 @@ inputs) and ``lora_B`` (outputs, rank * experts), with one expert in a dense mod
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -122,7 +123,7 @@ def compose(
     out: Path,
     *,
     kind: Kind | None = None,
-    threads: int = 2,
+    threads: int = min(8, os.cpu_count() or 1),
 ) -> int:
     """Write what ``parts`` do together, each with its weight, as one adapter; returns its bytes.
 

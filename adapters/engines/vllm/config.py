@@ -8,6 +8,7 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
+_DEVICES = (Path("/dev/nvidiactl"), Path("/dev/kfd"))
 _QWEN = re.compile(r"qwen3[._-]\d", re.IGNORECASE)
 # What `vllm serve --max-lora-rank` accepts.
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
@@ -29,6 +30,7 @@ class VllmConfig:
     the same base, and read ``work_dir`` under the same path. ``max_loras`` and ``max_lora_rank``
     then say how these servers were started.
 
+    ``cpu`` says that the servers compute on one (see ``on_cpu``).
     ``lora_bytes`` limits what the adapter slots may take on the device (see ``capacity.py``), and
     ``store_bytes`` what composed adapters may take in ``work_dir``; None is what is there.
     """
@@ -52,10 +54,23 @@ class VllmConfig:
     parsers: bool | None = None
     extra_args: tuple[str, ...] = ()
     environment: tuple[tuple[str, str], ...] = ()
+    cpu: bool | None = None
     start_timeout: float = 900.0
     load_timeout: float = 120.0
     token_timeout: float = 300.0
     probe_interval: float = 10.0
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether the base needs an adapter that adds nothing, because a CPU serves it.
+
+        vLLM's CPU build takes "no adapter" (-1) for the last slot's, in a batch with other
+        adapters (vllm-project/vllm#48421). Unless ``cpu`` says so, a server of our own is on a
+        CPU where this machine has no NVIDIA or AMD device; others say it in their version.
+        """
+        if self.cpu is not None:
+            return self.cpu
+        return not self.urls and not any(device.exists() for device in _DEVICES)
 
     @property
     def has_parsers(self) -> bool:

@@ -22,7 +22,7 @@ from adapters.engines.vllm.managed import program
 from adapters.engines.vllm.refusals import AdapterGoneError, ServerLostError
 from adapters.engines.vllm.replicas import Replicas
 from adapters.engines.vllm.shelf import Shelf, fill
-from adapters.engines.vllm.store import Entry, MixStore
+from adapters.engines.vllm.store import Entry, MixStore, Recipe
 from adapters.engines.vllm.upstream import Upstream
 from adapters.engines.vllm.wire import body_of, deltas_of
 from adapters.engines.vllm.workdir import WorkDir
@@ -196,11 +196,16 @@ class VllmEngine:
             self.trimmed += 1
         async with contextlib.AsyncExitStack() as stack:
             entry = None
-            if mix:
-                entry = await stack.enter_async_context(self._store.hold(shelf.recipe(mix)))
+            recipe = shelf.recipe(mix) if mix else self._base_recipe(shelf)
+            if recipe:
+                entry = await stack.enter_async_context(self._store.hold(recipe))
             deltas = self._served(row, request, entry)
             async for delta in await stack.enter_async_context(contextlib.aclosing(deltas)):
                 yield delta
+
+    def _base_recipe(self, shelf: Shelf) -> Recipe | None:
+        guard = self._config.on_cpu or any(s.mixes_base_rows for s in self._replicas.servers)
+        return shelf.nothing() if guard else None
 
     async def _served(
         self, row: int, request: GenerateRequest, entry: Entry | None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -60,6 +60,18 @@ class Shelf:
             return mix
         return capacity.fitting(mix, {name: self.placed[name].size for name in mix.names})
 
+    def nothing(self) -> Recipe | None:
+        """An adapter that adds zero, for servers on which the base needs one; None without any."""
+        for placed in self.placed.values():
+            prints = frozenset([placed.adapter.fingerprint])
+            parts = [(placed, 0.0)]
+            return Recipe(_key(parts), "nothing", prints, placed.size.bytes, make=self._make(parts))
+        return None
+
+    def _make(self, parts: Sequence[tuple[Placed, float]]) -> Callable[[Path], int]:
+        sources = [(placed.source, weight) for placed, weight in parts]
+        return lambda out: compose(sources, out, kind=self.kind)
+
     def recipe(self, mix: Mix) -> Recipe:
         """How to serve the mix, whose names are all served."""
         parts = [(self.placed[name], weight) for name, weight in mix.weights]
@@ -69,12 +81,7 @@ class Shelf:
             key = _key([(first, weight)])
             return Recipe(key, str(mix), prints, folder=first.source.folder)
         size = sum(placed.size.bytes for placed, _ in parts)
-        sources = [(placed.source, weight) for placed, weight in parts]
-
-        def make(out: Path) -> int:
-            return compose(sources, out, kind=self.kind)
-
-        return Recipe(_key(parts), str(mix), prints, size, make=make)
+        return Recipe(_key(parts), str(mix), prints, size, make=self._make(parts))
 
 
 def fill(

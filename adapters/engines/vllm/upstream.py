@@ -31,6 +31,7 @@ CONNECT_TIMEOUT = 2.0
 class Upstream:
     """A server at ``url``. ``label`` stays the same when a restart gives it another address.
 
+    ``mixes_base_rows`` says that it calls itself a CPU build (see ``VllmConfig.on_cpu``).
     ``healthy`` is what the last probe or request showed. ``in_flight`` counts requests,
     ``loads`` and ``load_seconds`` the adapters that were loaded here.
     """
@@ -47,6 +48,7 @@ class Upstream:
         self.url = label
         self.base = ""
         self.context_tokens = 0
+        self.mixes_base_rows = False
         self.healthy = False
         self.in_flight = 0
         self.last_token = float("-inf")
@@ -80,8 +82,10 @@ class Upstream:
             models = (await self._request("GET", "/v1/models")).json()["data"]
             card = next(card for card in models if not card.get("parent"))
             self.base, self.context_tokens = str(card["id"]), int(card["max_model_len"])
+            version = (await self._request("GET", "/version")).json()["version"]
+            self.mixes_base_rows = "cpu" in str(version)
         except (EngineError, StopIteration, LookupError, TypeError, ValueError) as error:
-            log.warning("vLLM at %s doesn't list its model: %s", self.url, error)
+            log.warning("vLLM at %s doesn't say what it serves: %s", self.url, error)
             return False
         return await self.probe()
 

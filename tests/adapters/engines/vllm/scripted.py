@@ -24,6 +24,7 @@ class ScriptedVllm:
     def __init__(self) -> None:
         self.load_failure: tuple[int, str] | None = None
         self.chat_failure: tuple[int, str] | None = None
+        self.version = "0.32.0"
         self.probe_works = True
         self.pieces_before_death: int | None = None
         self.loading = asyncio.Event()
@@ -94,6 +95,8 @@ class ScriptedVllm:
             self.unloads[body["lora_name"]] += 1
             found = self.adapters.pop(body["lora_name"], None)
             await _reply(writer, 200 if found else 404, "Success")
+        elif path == "/version":
+            await _reply(writer, 200, {"version": self.version})
         elif path == "/tokenize":
             await _reply(writer, 200, {"count": 4321, "max_model_len": 1024})
         elif path == "/v1/chat/completions":

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from adapters.engines.base import GenerateRequest, Message, Sampling, complete
+from adapters.engines.vllm.compose import Source
+from adapters.engines.vllm.tensors import as_f32
 from adapters.mix import BASE, Mix
 from kiki.errors import (
     EngineError,
@@ -35,6 +37,23 @@ async def test_the_base_is_asked_without_an_adapter(servers, start_engine):
     engine = await start_engine(servers[0])
     assert await text(engine, BASE) == "base-model"
     assert not servers[0].loads
+
+
+async def test_a_server_that_is_said_to_be_on_a_cpu_is_guarded_too(servers, start_engine):
+    engine = await start_engine(servers[0], cpu=True)
+    assert (await text(engine, BASE)).startswith("nothing@")
+
+
+async def test_on_a_cpu_the_base_has_an_adapter_that_adds_nothing(servers, start_engine):
+    """There a row without an adapter gets the one in the last slot (vllm-project/vllm#48421)."""
+    servers[0].version = "0.32.0+cpu"
+    engine = await start_engine(servers[0])
+    name = await text(engine, BASE)
+    assert name.startswith("nothing@")
+    zero = Source.open(Path(servers[0].adapters[name]), "model.")
+    assert not any(as_f32(t).any() for (_, half), t in zero.tensors.items() if half == "B")
+    await engine.set_adapters([])
+    assert await text(engine, BASE) == "base-model"
 
 
 async def test_one_adapter_at_full_weight_is_served_from_its_own_folder(
