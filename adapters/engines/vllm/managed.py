@@ -23,7 +23,9 @@ from adapters.engines.child import Program
 from adapters.engines.vllm.config import VllmConfig
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
-GRACE = 4.0  # seconds between asking the server to end and ending it; the parent waits 5
+# Seconds between asking the server to end and ending it, and then for what it left; the parent
+# waits 5.
+GRACE, CLEAN_UP = 3.0, 1.5
 
 
 def program(config: VllmConfig, api_key: str, lora_rank: int) -> Program:
@@ -88,7 +90,7 @@ def main() -> None:
     if server.poll() is None:
         print(json.dumps({"url": f"http://127.0.0.1:{port}"}), flush=True)
     code = server.wait()
-    _signal_group(server.pid, signal.SIGKILL)  # its workers, where it left some behind
+    _end_group(server.pid)
     os._exit(code if code >= 0 else 128 - code)
 
 
@@ -96,12 +98,22 @@ def _end_when_stdin_closes(server: subprocess.Popen[bytes]) -> None:
     sys.stdin.read()
     server.terminate()  # it ends its workers in order, and frees their shared memory
     time.sleep(GRACE)
-    _signal_group(server.pid, signal.SIGKILL)
+    server.kill()
 
 
-def _signal_group(group: int, number: signal.Signals) -> None:
+def _end_group(group: int) -> None:
+    """End the workers that a server left behind.
+
+    Python's resource tracker is among them: it ignores the request, frees their shared memory
+    once they are gone, and ends; killed too early, it would leave that behind.
+    """
     with contextlib.suppress(ProcessLookupError):
-        os.killpg(group, number)
+        os.killpg(group, signal.SIGTERM)
+        deadline = time.monotonic() + CLEAN_UP
+        while time.monotonic() < deadline:
+            os.killpg(group, 0)
+            time.sleep(0.05)
+        os.killpg(group, signal.SIGKILL)
 
 
 def _end_with_parent() -> None:
