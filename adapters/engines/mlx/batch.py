@@ -29,16 +29,16 @@ class RowBatch(GenerationBatch):
         cache = prefill.cache if single else [layer.merge([layer]) for layer in prefill.cache]
         grammar = job.prompt.grammar
         super().__init__(
-            base.model,
-            [row],
-            mx.array(job.prompt.tokens[-1:]),
-            cache,
-            [job.prompt.tokens[:-1]],
-            [make_sampler(job.sampling)],
-            greedy_sampler,
-            [[grammar] if grammar else []],
-            [base.ends],
-            [job.max_tokens],
+            model=base.model,
+            uids=[row],
+            inputs=mx.array(job.prompt.tokens[-1:]),
+            prompt_cache=cache,
+            tokens=[job.prompt.tokens[:-1]],
+            samplers=[make_sampler(job.sampling)],
+            fallback_sampler=greedy_sampler,
+            logits_processors=[[grammar] if grammar else []],
+            stop_sequences=[base.ends],
+            max_tokens=[job.max_tokens],
         )
 
     def extend(self, batch: RowBatch) -> None:
@@ -56,7 +56,7 @@ class RowBatch(GenerationBatch):
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """What one row got from a step. ``cache`` is its state where it ended, ``tokens`` its text."""
+    """What one row got from a step; where it ended, all its ``tokens`` and its state after them."""
 
     row: Row
     token: int
