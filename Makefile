@@ -1,10 +1,11 @@
 # make serve   sets everything up and starts the gateway
 # make test    sets up the training and test packages too, and runs lint, types and tests
+# make test-vllm  installs vLLM's CPU build beside it and runs the engine tests on it
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: serve setup setup-dev test lint lock clean
+.PHONY: serve setup setup-dev test test-vllm lint lock clean
 
 serve: setup
 	$(BIN)/kiki serve
@@ -40,6 +41,12 @@ setup-dev: .venv/.dev setup
 test: setup-dev lint
 	$(BIN)/python -m pytest
 
+# vLLM's CPU build in an environment of its own: minutes to install, 2.5 GB. One server at a time.
+test-vllm: setup-dev
+	PYTHON=$(PYTHON) scripts/setup-vllm
+	TEST_VLLM=1 $(BIN)/python -m pytest tests/contract -k vllm
+	TEST_VLLM=1 $(BIN)/python -m pytest tests/adapters/engines/vllm/test_real.py
+
 lint: setup-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -54,4 +61,4 @@ lock: .venv/.dev
 	  --extra train --extra dev pyproject.toml requirements/torch-needs.in -o requirements/dev.txt
 
 clean:
-	rm -rf .venv
+	rm -rf .venv .venv-vllm

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
-import re
+import math
+import os
 import threading
 from collections import defaultdict
 from collections.abc import Iterator
@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from adapters.adapter import Adapter, Refusal
-from adapters.forms import form_of, read_lora
+from adapters.folders import check_name, files_of, fingerprint, is_adapter, name_of, weight_files
+from adapters.forms import form_of, read_stored
 from adapters.health import examine
 from kiki.errors import AdapterError
 
@@ -22,8 +23,6 @@ log = logging.getLogger("kiki.adapters")
 
 SHIPPED = Path(__file__).parent / "shipped"
 CARD = "card.json"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_WEIGHTS = frozenset({".safetensors", ".gguf"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +36,9 @@ class Snapshot:
 class Catalog:
     """The adapters of a folder, or the shipped ones.
 
-    An adapter is a folder in mlx, PEFT or GGUF form, or a GGUF file; its name is the folder's or
-    the file's. ``base`` is what adapters have to be made for; None leaves that to the engine,
-    which compares shapes. Reading is done once for each state of an adapter's files.
+    An adapter is a folder in mlx or PEFT form, or a GGUF file; its name is the folder's or the
+    file's. ``base`` is what adapters have to be made for; None leaves that to the engine, which
+    compares shapes. Reading is done once for each state of an adapter's files.
     """
 
     def __init__(self, folder: Path | None, *, base: str | None = None) -> None:
@@ -49,7 +48,7 @@ class Catalog:
         self._lock = threading.Lock()
 
     def scan(self) -> Snapshot:
-        """Look at every entry. Raises AdapterError where there is no such folder."""
+        """Look at every entry. Raises AdapterError where the folder can't be read."""
         with self._lock:
             found: dict[str, list[Adapter | Refusal]] = defaultdict(list)
             for path in self._entries():
@@ -62,35 +61,38 @@ class Catalog:
         )
 
     def _entries(self) -> Iterator[Path]:
-        if not self.folder.is_dir():
+        try:
+            entries = sorted(self.folder.iterdir())
+        except OSError as error:
             raise AdapterError(
-                f"{self.folder}: there is no such folder of adapters.",
+                f"{self.folder}: this folder of adapters can't be read: {error.strerror}.",
                 fix="Correct adapters_dir, or unset it to use the shipped ones.",
-            )
-        for path in sorted(self.folder.iterdir()):
-            if not path.name.startswith((".", "_")) and _holds_weights(path):
+            ) from error
+        for path in entries:
+            if not path.name.startswith((".", "_")) and _counts(path):
                 yield path
 
     def _look_at(self, path: Path) -> Adapter | Refusal:
-        state = _state(path)
-        known = self._read.get(path)
-        if known is not None and known[0] == state:
-            return known[1]
+        """Whatever is wrong with one entry is its own matter: the others are served."""
         try:
+            state = _state(path)
+            known = self._read.get(path)
+            if known is not None and known[0] == state:
+                return known[1]
             result: Adapter | Refusal = self._adapter(path)
-        except AdapterError as error:
-            result = Refusal(_name(path), path, str(error))
-            log.error("adapter %s is left out: %s", result.name, error)
+            if _state(path) != state:
+                raise AdapterError(f"{path} is being changed.", fix="It is looked at again.")
+        except (AdapterError, OSError, MemoryError, RecursionError) as error:
+            what = error if isinstance(error, AdapterError) else f"{path} can't be read: {error!r}."
+            result = Refusal(_printable(name_of(path)), path, _printable(str(what)))
+            log.error("adapter %s is left out: %s", result.name, result.reason)
+            if not isinstance(error, AdapterError):
+                return result
         self._read[path] = (state, result)
         return result
 
     def _adapter(self, path: Path) -> Adapter:
-        name = _name(path)
-        if not _NAME.fullmatch(name):
-            raise AdapterError(
-                f"{path}: {name!r} can't be an adapter's name.",
-                fix="Use letters, digits, dots, dashes and underscores, 64 at most.",
-            )
+        name = check_name(name_of(path))
         if not path.resolve().is_relative_to(self.folder.resolve()):
             raise AdapterError(
                 f"{path} leads out of {self.folder}.",
@@ -99,10 +101,10 @@ class Catalog:
         form = form_of(path)
         if form is None:
             raise AdapterError(
-                f"{path} is no adapter: its weights have no adapter_config.json beside them.",
-                fix="Restore it from the adapter's source.",
+                f"{path} is no adapter that can be read.",
+                fix="It takes adapter_config.json and weights in one folder, or one GGUF file.",
             )
-        lora = read_lora(path)
+        lora = read_stored(path)
         findings = examine(lora, base=self._base)
         sick = [finding for finding in findings if finding.level == "sick"]
         for finding in findings:
@@ -120,11 +122,11 @@ class Catalog:
             form=form,
             rank=lora.rank,
             alpha=lora.alpha,
-            bytes=sum(file.stat().st_size for file in _files(path)),
+            bytes=sum(file.stat().st_size for file in files_of(path)),
             base=lora.base,
-            fingerprint=_fingerprint(path),
-            base_perplexity=card.get("base_perplexity"),
-            adapter_perplexity=card.get("adapter_perplexity"),
+            fingerprint=fingerprint(path),
+            base_perplexity=_number(card, "base_perplexity"),
+            adapter_perplexity=_number(card, "adapter_perplexity"),
         )
 
 
@@ -132,53 +134,47 @@ def _unambiguous(results: list[Adapter | Refusal]) -> list[Adapter | Refusal]:
     """Of two adapters of one name neither is served: which one was meant can't be known."""
     if len(results) == 1:
         return results
-    paths = " and ".join(str(one.path) for one in results)
+    paths = " and ".join(_printable(str(one.path)) for one in results)
     reason = f"{paths} have the same name. Rename or remove one of them."
     log.error("adapter %s is left out: %s", results[0].name, reason)
     return [Refusal(results[0].name, results[0].path, reason)]
 
 
-def _name(path: Path) -> str:
-    return path.stem if path.suffix == ".gguf" else path.name
-
-
-def _holds_weights(path: Path) -> bool:
-    return any(file.suffix in _WEIGHTS for file in _files(path)) or form_of(path) is not None
-
-
-def _files(path: Path) -> list[Path]:
-    """The adapter's own files; folders in it, as checkpoints are kept in, don't count."""
-    if path.is_file():
-        return [path]
-    if not path.is_dir():
-        return []
-    return sorted(file for file in path.iterdir() if file.is_file())
+def _counts(path: Path) -> bool:
+    """Whether an entry has to be reported: an adapter, a damaged one, or one nobody may read."""
+    try:
+        return is_adapter(path) or bool(weight_files(path))
+    except OSError:
+        return True
 
 
 def _state(path: Path) -> str:
-    parts = [path.name]
-    for file in _files(path):
-        try:
-            stat = file.stat()
-        except OSError:  # it went while we looked; the next look sees what is there then
-            continue
-        parts.append(f"{file.name}:{stat.st_size}:{stat.st_mtime_ns}:{stat.st_ino}")
+    parts = []
+    for file in files_of(path):
+        stat = file.stat()
+        # ctime, because a copy that keeps the times may have the size of what it replaces.
+        parts.append(
+            f"{file.name}:{stat.st_size}:{stat.st_mtime_ns}:{stat.st_ctime_ns}:{stat.st_ino}"
+        )
     return "|".join(parts)
 
 
-def _fingerprint(path: Path) -> str:
-    digest = hashlib.sha256()
-    for file in _files(path):
-        if file.suffix in _WEIGHTS or file.name == "adapter_config.json":
-            with file.open("rb") as content:
-                digest.update(hashlib.file_digest(content, "sha256").digest())
-    return digest.hexdigest()[:16]
+def _printable(text: str) -> str:
+    """A name may be bytes that are no text; what goes out as JSON must be."""
+    return os.fsencode(text).decode(errors="backslashreplace")
 
 
 def _card(path: Path) -> dict[str, Any]:
     """What the adapter's own card says of its quality; a card that can't be read says nothing."""
     try:
         card = json.loads((path / CARD).read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return card if isinstance(card, dict) else {}
+
+
+def _number(card: dict[str, Any], key: str) -> float | None:
+    value = card.get(key)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if math.isfinite(value) else None

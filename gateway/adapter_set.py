@@ -7,6 +7,7 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from adapters.adapter import Adapter, Refusal
 from adapters.catalog import Catalog
@@ -16,6 +17,7 @@ from kiki.errors import KikiError
 
 log = logging.getLogger("kiki.gateway")
 
+LOOK_MS = 3000
 SETTLE_MS = 1500  # an adapter that is being copied in changes until it is whole
 
 
@@ -89,14 +91,53 @@ class AdapterSet:
                 await task
 
     async def _watch(self) -> None:
+        """Goes on whatever happens; a folder that went away is waited for."""
+        while True:
+            if self._catalog.folder.is_dir():
+                try:
+                    await self._until_gone()
+                except Exception:
+                    log.exception("watching %s failed; it is tried again", self._catalog.folder)
+                log.warning("%s is gone or another folder; looking for it", self._catalog.folder)
+            await asyncio.sleep(SETTLE_MS / 1000)
+
+    async def _until_gone(self) -> None:
         from watchfiles import awatch
 
         folder = self._catalog.folder
-        async for _ in awatch(folder, step=SETTLE_MS, debounce=20 * SETTLE_MS, recursive=True):
-            try:
-                await self.refresh()
-            except KikiError as error:
-                log.error("the adapters stay as they are: %s", error)
+        watched = _identity(folder)
+        changes = awatch(
+            folder,
+            step=SETTLE_MS,
+            debounce=20 * SETTLE_MS,
+            rust_timeout=LOOK_MS,
+            yield_on_timeout=True,
+            # The usual filter passes over everything below a folder called .venv.
+            watch_filter=None,
+        )
+        async with contextlib.aclosing(changes):
+            first = True  # something may have come before the watch began
+            async for change in changes:
+                if change or first:
+                    await self._try_refresh()
+                first = False
+                # It is the folder's inode that is watched, not its name.
+                if _identity(folder) != watched:
+                    return
+
+    async def _try_refresh(self) -> None:
+        try:
+            await self.refresh()
+        except KikiError as error:
+            log.error("the adapters stay as they are: %s", error)
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    try:
+        stat = folder.stat()
+    except OSError:
+        return None
+    return stat.st_dev, stat.st_ino
 
 
 def _names(change: Change) -> tuple[tuple[str, ...], ...]:

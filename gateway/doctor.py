@@ -10,6 +10,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from gateway.settings import Settings, settings_file
@@ -35,6 +36,7 @@ def examine(settings: Settings) -> list[Check]:
         _engine(settings),
         *_models(settings),
         *_adapters(settings),
+        _policy(settings),
         _router(),
         _memory(settings),
         _port(settings),
@@ -71,6 +73,13 @@ def _engine(settings: Settings) -> Check:
         choice = choose_engine(settings, machine)
     except KikiError as error:
         return Check("engine", "wrong", error.message, error.fix)
+    path = settings.model_path
+    if choice.engine == "llamacpp" and settings.model and not (path and _is_gguf(path)):
+        detail = f"llamacpp ({choice.reason}); {settings.model} is no GGUF file"
+        return Check("engine", "wrong", detail, "Name a GGUF file, or choose another engine.")
+    if choice.engine != "llamacpp" and not settings.model:
+        detail = f"{choice.engine} ({choice.reason}); no model is set"
+        return Check("engine", "wrong", detail, "Set model to a folder or a name on the hub.")
     if choice.engine == "mlx" and not machine.mlx:
         fix = "pip install 'kiki-gateway[mlx]'"
         return Check("engine", "wrong", f"mlx ({choice.reason}); MLX is not installed", fix)
@@ -117,6 +126,25 @@ def _adapters(settings: Settings) -> Iterator[Check]:
         yield Check("adapter left out", "wrong", f"{refusal.name}: {refusal.reason}")
 
 
+def _is_gguf(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(4) == b"GGUF"
+    except OSError:
+        return False
+
+
+def _policy(settings: Settings) -> Check:
+    from adapters.policy import SHIPPED_POLICY, Policy
+
+    file = settings.policy_file or SHIPPED_POLICY
+    try:
+        policy = Policy.load(file)
+    except KikiError as error:
+        return Check("policy", "wrong", error.message, error.fix)
+    return Check("policy", "ok", f"{len(policy.rows)} measured results in {file}")
+
+
 def _router() -> Check:
     from routing.domains import load_domains
     from routing.model_files import EMBEDDING_ID
@@ -134,7 +162,12 @@ def _memory(settings: Settings) -> Check:
     from memory.lock import owner_of
 
     folder = settings.data_dir / "memory"
-    if not folder.exists():
+    try:
+        there = folder.exists()
+    except OSError as error:
+        fix = "Choose another data_dir, or make it accessible."
+        return Check("memory", "wrong", f"{folder}: {error.strerror}", fix)
+    if not there:
         return Check("memory", "ok", f"{folder} will be made at the first start")
     if not os.access(folder, os.W_OK):
         return Check("memory", "wrong", f"{folder} can't be written", f"chown or chmod {folder}")
@@ -159,7 +192,7 @@ def _port(settings: Settings) -> Check:
 
 def _disk(settings: Settings) -> Check:
     folder = settings.data_dir
-    while not folder.exists():
+    while not os.access(folder, os.F_OK):
         folder = folder.parent
     free = shutil.disk_usage(folder).free / 1e9
     if free < 2:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import platform
+import shlex
 import shutil
 import sys
 from dataclasses import dataclass
@@ -13,6 +14,9 @@ from typing import Literal
 from adapters.engines.base import Engine
 from gateway.settings import Settings
 from kiki.errors import SettingsError
+
+LLAMACPP_START_S = 120.0
+VLLM_START_S = 900.0  # it compiles and warms up first
 
 EngineName = Literal["mlx", "vllm", "llamacpp"]
 
@@ -53,7 +57,7 @@ def choose_engine(settings: Settings, machine: Machine) -> Choice:
         return Choice("vllm", "vllm_urls names running servers")
     if settings.model is None:
         return Choice("llamacpp", "no model is set, and the small one that kiki pulls is a GGUF")
-    if settings.model.endswith(".gguf"):
+    if settings.model.lower().endswith(".gguf"):
         return Choice("llamacpp", "the model is a GGUF file")
     if machine.apple_silicon:
         return Choice("mlx", "this is Apple silicon")
@@ -94,7 +98,7 @@ def _llamacpp(settings: Settings, model: Path | str) -> Engine:
         slots=settings.engine_slots,
         context_tokens=settings.engine_context,
         threads=settings.engine_threads,
-        start_timeout=settings.engine_start_timeout,
+        start_timeout=settings.engine_start_timeout or LLAMACPP_START_S,
         precision=Precision(settings.engine_kv_type, settings.engine_flash_attention),
     )
 
@@ -107,6 +111,7 @@ def _mlx(settings: Settings, model: Path | str) -> Engine:
         context_tokens=settings.engine_context,
         kv_bits=settings.kv_bits,
         adapter_budget_bytes=settings.adapter_memory,
+        adapter_dtype=settings.adapter_dtype,
         memory_limit_bytes=settings.metal_memory_limit,
         cache_limit_bytes=settings.metal_cache_limit,
     )
@@ -125,10 +130,18 @@ def _vllm(settings: Settings, model: Path | str) -> Engine:
         api_key=key.get_secret_value() if key else None,
         slots=settings.engine_slots,
         context_tokens=settings.engine_context,
+        command=tuple(shlex.split(settings.vllm_command)),
         max_loras=settings.vllm_max_loras,
+        max_lora_rank=settings.vllm_max_lora_rank,
+        lora_bytes=settings.vllm_lora_memory,
+        store_bytes=settings.vllm_store_memory,
+        store_mixes=settings.vllm_store_mixes,
+        dtype=settings.vllm_dtype,
+        cpu=settings.vllm_on_cpu,
+        extra_args=settings.vllm_args,
         quantization=settings.vllm_quantization,
         tensor_parallel_size=settings.vllm_tensor_parallel_size,
         gpu_memory_utilization=settings.vllm_gpu_memory_utilization,
-        start_timeout=settings.engine_start_timeout,
+        start_timeout=settings.engine_start_timeout or VLLM_START_S,
     )
     return VllmEngine(config, settings.models_dir / "adapters")

@@ -12,6 +12,8 @@ from gateway.turn import Mount, Options, Plan
 from routing.domains import DomainTable
 from routing.router import ActiveDomain, RouteDecision
 
+WEIGHT_STEPS = 20
+
 NOTHING_MEASURED: Mapping[str, BaseOnly] = MappingProxyType({})
 
 
@@ -115,4 +117,9 @@ def _mix(plan: Plan, ranked: list[tuple[str, float]]) -> Mix:
     weights: dict[str, float] = {}
     for adapter, weight in ranked:
         weights[adapter] = weights.get(adapter, 0.0) + weight
-    return Mix.of(weights)
+    return Mix.of({adapter: _in_steps(weight) for adapter, weight in weights.items()})
+
+
+def _in_steps(weight: float) -> float:
+    """To a twentieth: like questions then share a mix, its caches and its composed adapter."""
+    return max(round(weight * WEIGHT_STEPS), 1) / WEIGHT_STEPS

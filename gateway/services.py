@@ -108,6 +108,8 @@ class Services:
         async def start_engine() -> None:
             await adapter_set.refresh()
             await engine.start()
+            if len(engine.adapters) != len(adapter_set.serving):
+                await adapter_set.refresh()  # what only a loaded model could tell
 
         async with AsyncExitStack() as stack:
             stack.push_async_callback(engine.stop)
@@ -164,7 +166,8 @@ def _pipeline(
     engine: Engine,
 ) -> Pipeline:
     policy = Policy.load(settings.policy_file or SHIPPED_POLICY)
-    base_only = policy.verdicts(settings.adapters_base or engine.capabilities.model)
+    base = settings.adapters_base or settings.model or engine.capabilities.model
+    base_only = policy.verdicts(base)
     return Pipeline(
         route=RouteStage(embedder, router, settings.router_threshold),
         mount=MountStage(engine, table, base_only),

@@ -5,7 +5,7 @@
 """
 
 from adapters.forms.base import BaseShape, Heads, read_base_shape
-from adapters.forms.reading import form_of, read_lora
+from adapters.forms.reading import form_of, read_lora, read_stored
 from adapters.forms.writing import Written, write_lora
 
 __all__ = [
@@ -15,5 +15,6 @@ __all__ = [
     "form_of",
     "read_base_shape",
     "read_lora",
+    "read_stored",
     "write_lora",
 ]

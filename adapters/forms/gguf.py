@@ -7,6 +7,7 @@ is the file's one alpha over each weight's own rank.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from adapters.forms.base import BaseShape, Heads, read_metadata
 from adapters.forms.experts import fused_layer, split_gate_up
 from adapters.forms.folder import positive
-from adapters.forms.gguf_file import read_gguf_file, read_gguf_header
+from adapters.forms.gguf_file import GgufFile, read_gguf_file, read_gguf_header
 from adapters.forms.gguf_names import (
     ARCHITECTURES,
     FUSED,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+_STORED = re.compile(r"blk\.(\d+)\.(.+)\.weight")
 _HALVES = {".lora_a": "A", ".lora_b": "B"}
 
 
@@ -44,12 +46,7 @@ def read_gguf(path: Path, base: BaseShape | None = None) -> Lora:
     Raises AdapterError for a damaged file, one that is no LoRA, or when ``base`` is missing.
     """
     where = str(path)
-    # The header first: a whole model is a GGUF file too, and its tensors may fill the memory.
-    metadata, _ = read_gguf_header(path)
-    for key, expected in (("general.type", "adapter"), ("adapter.type", "lora")):
-        if metadata.get(key) != expected:
-            raise AdapterError(f"{where} isn't a LoRA: its {key} isn't {expected!r}.")
-    file = read_gguf_file(path)
+    file = _open(path)
     alpha = positive(file.metadata.get("adapter.lora.alpha"), f"{where}: adapter.lora.alpha")
     architecture = str(file.metadata.get("general.architecture"))
     if architecture not in ARCHITECTURES:
@@ -69,6 +66,26 @@ def read_gguf(path: Path, base: BaseShape | None = None) -> Lora:
     exact = alpha if all(weight.rank == rank for weight in weights.values()) else None
     base_name = str(file.metadata.get("general.base_model.0.name") or "")
     return make_lora(name, base_name, alpha / rank, exact, weights)
+
+
+def read_stored(path: Path) -> Lora:
+    """The adapter in the file ``path`` as it is stored, for any architecture and without its base.
+
+    Rows stand in llama.cpp's order, so that this is good for judging an adapter, not for using it.
+    A module of an architecture that isn't known here keeps its GGUF name.
+    Raises AdapterError for a damaged file, or one that is no LoRA.
+    """
+    where = str(path)
+    file = _open(path)
+    alpha = positive(file.metadata.get("adapter.lora.alpha"), f"{where}: adapter.lora.alpha")
+    architecture = str(file.metadata.get("general.architecture"))
+    pairs = pair_up(_named(file.tensors, architecture, where), where)
+    weights = {pair.module: LoraWeight(pair.module, pair.a, pair.b) for pair in pairs}
+    for weight in weights.values():
+        check_weight(weight, None, where)
+    rank = min((weight.rank for weight in weights.values()), default=1)
+    base_name = str(file.metadata.get("general.base_model.0.name") or "")
+    return Lora(path.stem, base_name, rank, alpha, weights)
 
 
 def unsupported(lora: Lora, base: BaseShape) -> tuple[str, ...]:
@@ -112,13 +129,26 @@ def write_gguf(lora: Lora, base: BaseShape, path: Path) -> None:
     writer.close()
 
 
+def _open(path: Path) -> GgufFile:
+    # The header first: a whole model is a GGUF file too, and its tensors may fill the memory.
+    metadata, _ = read_gguf_header(path)
+    for key, expected in (("general.type", "adapter"), ("adapter.type", "lora")):
+        if metadata.get(key) != expected:
+            raise AdapterError(f"{path} isn't a LoRA: its {key} isn't {expected!r}.")
+    return read_gguf_file(path)
+
+
 def _named(
     tensors: Mapping[str, NDArray[np.floating[Any]]], architecture: str, where: str
 ) -> list[Named]:
     found = []
     for name, array in tensors.items():
         half = _HALVES.get(name[-7:])
-        module = module_of(name[:-7], architecture)
+        if architecture in ARCHITECTURES:
+            module = module_of(name[:-7], architecture)
+        else:
+            match = _STORED.fullmatch(name[:-7])
+            module = f"layers.{match[1]}.{match[2]}" if match else None
         if half is None or module is None:
             raise AdapterError(f"{where}: unknown weight {name!r}.")
         found.append(Named(name, module, "A" if half == "A" else "B", array))

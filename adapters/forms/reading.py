@@ -51,3 +51,8 @@ def read_lora(path: Path, *, base: BaseShape | None = None) -> Lora:
         f"{path} holds no adapter.",
         fix=f"Give a folder with {mlx.WEIGHTS_FILE} or {peft.WEIGHTS_FILE}, or a GGUF file.",
     )
+
+
+def read_stored(path: Path) -> Lora:
+    """The adapter at ``path`` as far as its health goes: a GGUF file needs no base for that."""
+    return gguf.read_stored(path) if form_of(path) == "gguf" else read_lora(path)

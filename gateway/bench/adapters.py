@@ -49,6 +49,11 @@ def measure(options: Options, only: Sequence[str], progress: Progress) -> Report
     return Report("adapters", metrics, settings | _mlx_settings(), left_out)
 
 
+def parts_named(name: str) -> tuple[str, ...]:
+    """The parts that are called so, or begin so: ``panel`` is the panel on each engine."""
+    return tuple(part for part in PARTS if part == name or part.startswith(f"{name}-"))
+
+
 class _Parts:
     """The parts by their names; those that need the random model share it."""
 

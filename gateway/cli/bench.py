@@ -31,13 +31,14 @@ def pipeline(as_json: bool, requests: int, episodes: int) -> None:
 def _parts(context: click.Context, option: click.Parameter, value: str | None) -> tuple[str, ...]:
     if value is None:
         return ()
-    from gateway.bench.adapters import PARTS
+    from gateway.bench.adapters import PARTS, parts_named
 
-    names = tuple(name.strip() for name in value.split(","))
-    for name in names:
-        if name not in PARTS:
-            raise click.BadParameter(f"{name!r} is none of: {', '.join(PARTS)}.")
-    return names
+    found: list[str] = []
+    for name in value.split(","):
+        if not (parts := parts_named(name.strip())):
+            raise click.BadParameter(f"{name.strip()!r} is none of: {', '.join(PARTS)}.")
+        found += parts
+    return tuple(found)
 
 
 @command.command("adapters")
@@ -60,7 +61,7 @@ def _parts(context: click.Context, option: click.Parameter, value: str | None) -
     show_default=True,
     help="How often both sides of a comparison run, in turn.",
 )
-@click.option("--only", callback=_parts, help="Some parts, with commas between them.")
+@click.option("--only", callback=_parts, help="Some parts, as in: switch,panel.")
 def adapters(
     as_json: bool,
     shape: Literal["tiny", "35b-a3b"],

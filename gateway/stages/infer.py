@@ -89,7 +89,7 @@ class InferStage:
 
     def _mixes(self, turn: Turn) -> list[Mix]:
         mix = turn.mount.mix
-        if turn.mount.plan != "panel":
+        if turn.mount.plan != "panel" or len(mix.names) < 2:
             return [mix]
         strongest_first = sorted(mix.weights, key=lambda pair: -abs(pair[1]))
         return [Mix.single(name) for name, _ in strongest_first]

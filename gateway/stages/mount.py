@@ -52,6 +52,8 @@ class MountStage:
 
     def _fitted(self, mount: Mount) -> Mount:
         """Where the engine can't hold the whole mix, its strongest adapters that it can."""
+        if mount.plan == "panel":  # its candidates run with one adapter each
+            return mount
         fitting = self._engine.fitting(mount.mix)
         if fitting == mount.mix:
             return mount

@@ -5,9 +5,13 @@ import os
 import shutil
 from pathlib import Path
 
+import gguf
+import numpy as np
 import pytest
 
 from adapters.catalog import SHIPPED, Catalog, Snapshot
+from adapters.forms import read_stored
+from adapters.lora import Lora
 from kiki.errors import AdapterError
 
 SMOLLM = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -107,6 +111,83 @@ def test_a_name_that_could_be_no_model_is_refused(folder):
     assert "can't be an adapter's name" in reasons(Catalog(folder).scan())["a b"]
 
 
+@pytest.mark.parametrize("name", ["base", "micro-kiki", "kiki-meta-coding", "kiki-niche-sql"])
+def test_an_adapter_cannot_take_the_name_of_a_model_of_kikis_own(folder, name):
+    add(folder, "shell", name)
+    assert "kiki's own models" in reasons(Catalog(folder).scan())[name]
+
+
+def test_a_change_that_keeps_size_and_times_is_seen(folder):
+    weights = add(folder, "shell") / "adapter_model.safetensors"
+    catalog = Catalog(folder)
+    (before,) = catalog.scan().adapters
+    stat = weights.stat()
+    content = bytearray(weights.read_bytes())
+    content[-2:] = b"\x00\x11"
+    with weights.open("r+b") as file:
+        file.write(content)
+    os.utime(weights, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    (after,) = catalog.scan().adapters
+    assert after.fingerprint != before.fingerprint
+
+
+def test_an_adapter_that_changes_while_it_is_read_is_looked_at_again(folder, monkeypatch):
+    shell = add(folder, "shell")
+
+    def read_and_remove(path: Path) -> Lora:
+        lora = read_stored(path)
+        (path / "adapter_model.safetensors").unlink()
+        return lora
+
+    catalog = Catalog(folder)
+    monkeypatch.setattr("adapters.catalog.read_stored", read_and_remove)
+    assert "being changed" in reasons(catalog.scan())["shell"]
+    monkeypatch.undo()
+    shutil.copy(SHIPPED / "shell" / "adapter_model.safetensors", shell)
+    assert names(catalog.scan()) == {"shell"}
+
+
+@pytest.mark.parametrize(
+    "card", ["[" * 100_000, '{"base_perplexity": "24.8"}', '{"base_perplexity": NaN}', "[]", "\xff"]
+)
+def test_a_strange_card_does_not_keep_an_adapter_from_being_served(folder, card):
+    (add(folder, "shell") / "card.json").write_text(card, encoding="latin-1")
+    (adapter,) = Catalog(folder).scan().adapters
+    assert adapter.base_perplexity is None
+
+
+def test_a_name_that_is_no_text_can_still_be_reported(folder):
+    shutil.copytree(SHIPPED / "shell", folder / os.fsdecode(b"caf\xe9"))
+    (refusal,) = Catalog(folder).scan().refused
+    json.dumps(refusal.reason).encode()
+    assert refusal.name == "caf\\xe9"
+
+
+def test_a_file_larger_than_the_memory_is_left_out_and_the_others_serve(folder):
+    add(folder, "shell")
+    weights = add(folder, "sql", "huge") / "adapter_model.safetensors"
+    os.truncate(weights, 1 << 40)
+    snapshot = Catalog(folder).scan()
+    assert names(snapshot) == {"shell"}
+    assert "huge" in reasons(snapshot)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gemma3"])
+def test_a_gguf_of_another_tool_needs_no_base_to_be_found_fit(folder, architecture):
+    writer = gguf.GGUFWriter(folder / "plain.gguf", architecture)
+    writer.add_type("adapter")
+    writer.add_string("adapter.type", "lora")
+    writer.add_float32("adapter.lora.alpha", 16)
+    for half, shape in (("lora_a", (16, 64)), ("lora_b", (64, 16))):
+        writer.add_tensor(f"blk.0.attn_q.weight.{half}", np.ones(shape, np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    (adapter,) = Catalog(folder).scan().adapters
+    assert (adapter.name, adapter.form, adapter.rank) == ("plain", "gguf", 16)
+
+
 def test_what_is_no_adapter_is_passed_over(folder):
     add(folder, "shell")
     (folder / "README.md").write_text("Notes.")
@@ -125,7 +206,7 @@ def test_an_adapter_is_read_once_for_each_state_of_its_files(folder, monkeypatch
     shell = add(folder, "shell")
     catalog = Catalog(folder)
     catalog.scan()
-    monkeypatch.setattr("adapters.catalog.read_lora", lambda path: pytest.fail(f"read {path}"))
+    monkeypatch.setattr("adapters.catalog.read_stored", lambda path: pytest.fail(f"read {path}"))
     assert names(catalog.scan()) == {"shell"}
     monkeypatch.undo()
     os.utime(shell / "adapter_config.json", ns=(1, 1))

@@ -20,7 +20,9 @@ from tests.waiting import until
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("adapters")
+    # Below a name that file watchers like to pass over.
+    folder = tmp_path_factory.mktemp("gateway") / ".venv" / "adapters"
+    folder.mkdir(parents=True)
     shutil.copytree(SHIPPED / "shell", folder / "shell")
     return folder
 
@@ -68,6 +70,15 @@ async def test_a_new_adapter_appears_without_a_restart(http, services, folder):
     assert "x-kiki-base-only" not in answer.headers
     models = {model["id"] for model in (await http.get("/v1/models")).json()["data"]}
     assert models == {"micro-kiki", "base", "shell", "sql"}
+
+
+async def test_a_folder_that_is_made_anew_is_watched_again(services, folder):
+    gone = folder.rename(folder.with_name("gone"))
+    shutil.copytree(gone / "shell", folder / "shell")
+    shutil.copytree(SHIPPED / "python", folder / "python")
+    await until(lambda: "python" in services.engine.adapters)
+    shutil.rmtree(folder / "python")
+    await until(lambda: "python" not in services.engine.adapters)
 
 
 async def test_a_removed_adapter_finishes_what_runs_and_is_refused_after(http, folder):

@@ -59,6 +59,14 @@ def test_several_domains_blend_with_weights_that_add_up_to_one():
     assert dict(mount.mix.weights) == pytest.approx({"shell": 0.5, "sql": 0.5})
 
 
+def test_weights_come_in_twentieths_so_that_like_questions_share_a_mix():
+    one = choose(Options(), route(("shell", 0.61), ("sql", 0.57)))
+    other = choose(Options(), route(("shell", 0.60), ("sql", 0.58)))
+    assert one.mix == other.mix == Mix.of({"shell": 0.5, "sql": 0.5})
+    faint = choose(Options(), route(("shell", 0.97), ("sql", 0.02)))
+    assert faint.mix == Mix.of({"shell": 1.0, "sql": 0.05})
+
+
 def test_a_domain_without_an_adapter_leaves_its_share_to_the_base():
     mount = choose(Options(), route(("rust", 0.6), ("sql", 0.6)))
     assert dict(mount.mix.weights) == pytest.approx({"sql": 0.5})

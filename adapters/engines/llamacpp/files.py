@@ -15,7 +15,8 @@ from pathlib import Path
 from adapters import forms
 from adapters.adapter import Adapter, Refusal
 from adapters.engines.llamacpp.fit import BaseTensors, check_gguf_fits, read_base_tensors
-from adapters.forms import BaseShape, read_base_shape, read_lora, write_lora
+from adapters.folders import read_unchanged
+from adapters.forms import BaseShape, read_base_shape, write_lora
 from kiki.errors import AdapterError
 
 UNUSED_DAYS = 30
@@ -80,7 +81,7 @@ class AdapterFiles:
         out = self._folder / f"{adapter.name}-{self._for_base}-{version}.gguf"
         if not out.is_file():
             self._shape = self._shape or read_base_shape(self._base)
-            lora = read_lora(adapter.path, base=self._shape)
+            lora = read_unchanged(adapter, self._shape)
             write_lora(lora, "gguf", out, base=self._shape, dtype="f32" if self._f32 else None)
         lock = os.open(out, os.O_RDONLY)
         locks.append(lock)

@@ -87,12 +87,12 @@ def command(paths: tuple[Path, ...], base: str | None, as_json: bool) -> None:
 
 def _check(path: Path, base: str | None, kinds: frozenset[str]) -> Checkup:
     from adapters.folders import name_of, weight_bytes
-    from adapters.forms import read_lora
+    from adapters.forms import read_stored
     from adapters.health import examine
     from kiki.errors import AdapterError
 
     try:
-        lora = read_lora(path)
+        lora = read_stored(path)
     except AdapterError as error:
         return Checkup(name_of(path), str(path), error=str(error))
     return Checkup(
