@@ -8,7 +8,7 @@ import os
 os.environ.setdefault("MLX_DISABLE_COMPILE", "1")
 
 from adapters.engines.mlx import MlxConfig, MlxEngine
-from tests import fast_blas
+from gateway.bench import fast_blas
 from tests.contract.conftest import Bases
 from tests.contract.shipped import shipped
 

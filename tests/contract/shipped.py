@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
 from adapters.adapter import Adapter
+from adapters.folders import fingerprint, weight_bytes
 from adapters.forms import form_of, read_lora, write_lora
 
 SHIPPED = Path(__file__).parents[2] / "adapters" / "shipped"
@@ -19,8 +19,6 @@ def adapter_at(path: Path, name: str | None = None) -> Adapter:
     """The adapter in ``path``; its fingerprint follows its bytes."""
     form = form_of(path)
     assert form is not None
-    files = [path] if path.is_file() else sorted(path.iterdir())
-    contents = [file.read_bytes() for file in files]
     lora = read_lora(path)
     return Adapter(
         name=name or path.stem,
@@ -28,9 +26,9 @@ def adapter_at(path: Path, name: str | None = None) -> Adapter:
         form=form,
         rank=lora.rank,
         alpha=lora.alpha,
-        bytes=sum(map(len, contents)),
+        bytes=weight_bytes(path),
         base=lora.base,
-        fingerprint=hashlib.sha256(b"".join(contents)).hexdigest(),
+        fingerprint=fingerprint(path),
     )
 
 

@@ -24,7 +24,7 @@ from adapters.engines.mlx.prompts import Prompts
 from adapters.engines.mlx.resident import Resident, ResidentStats
 from adapters.engines.mlx.rows import Row
 from adapters.engines.mlx.terms import Prepared
-from adapters.forms import read_lora
+from adapters.folders import read_unchanged
 from adapters.lora import Lora
 from kiki.errors import EngineError, EngineUnavailableError, KikiError, UnknownAdapterError
 
@@ -110,7 +110,7 @@ class Runner:
 
     def check(self, adapter: Adapter) -> Prepared:
         """Read an adapter and hold it against the model. From any thread. Raises AdapterError."""
-        return self._base.slots.prepare(read_lora(adapter.path))
+        return self._base.slots.prepare(read_unchanged(adapter))
 
     def offer(self, key: str, prepared: Prepared) -> None:
         """Keep an adapter in memory if it fits beside those that are there."""
@@ -174,7 +174,7 @@ class Runner:
                 param=f"kiki.adapters.{name}",
                 fix="Ask again.",
             )
-        return read_lora(adapter.path)
+        return read_unchanged(adapter)
 
     def _post_loaded(self, key: str, done: Future[Prepared]) -> None:
         try:
