@@ -5,7 +5,7 @@ their rank axis, the B joined on theirs. The rank is the sum of the ranks, the s
 calls this ``combination_type="cat"``.)
 
 It works on PEFT's files and not on ``adapters.lora.Lora``: the mix is written in the same layout,
-so each number is moved once, from one memory map to the other. ``lora_A`` is (experts * rank,
+so each number is read once and put into its place in a memory map. ``lora_A`` is (experts * rank,
 inputs) and ``lora_B`` (outputs, rank * experts), with one expert in a dense module; seen as
 (experts, rank, inputs) and (outputs, rank, experts), the rank is the middle axis of both.
 """
@@ -24,10 +24,11 @@ from typing import TYPE_CHECKING, Any
 from adapters.engines.vllm.tensors import (
     ITEM_BYTES,
     Kind,
+    Stored,
     Tensor,
     as_f32,
     create_tensors,
-    map_tensors,
+    open_tensors,
     put_f32,
 )
 from adapters.forms.folder import CONFIG_FILE, read_config
@@ -46,7 +47,7 @@ _PREFIX = re.compile(r"^(?:language_model\.model|model\.language_model|model)\.(
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A PEFT folder, mapped. ``tensors`` are keyed by (module, "A" or "B").
+    """A PEFT folder, opened. ``tensors`` are keyed by (module, "A" or "B").
 
     ``native`` says that the folder's own names are those of the server's modules.
     """
@@ -54,22 +55,22 @@ class Source:
     folder: Path
     config: Mapping[str, Any]
     scales: Scales
-    tensors: Mapping[tuple[str, str], Tensor]
+    tensors: Mapping[tuple[str, str], Stored]
     rank: int
     native: bool
 
     @classmethod
     def open(cls, folder: Path, prefix: str) -> Source:
-        """Map the adapter. ``prefix`` is what the server's modules begin with (``model.``).
+        """Open the adapter. ``prefix`` is what the server's modules begin with (``model.``).
 
         Raises AdapterError unless it is a plain LoRA whose shapes fit its config.
         """
         config = read_config(folder)
         scales = read_scales(config, folder / CONFIG_FILE)
         tensors, native = {}, True
-        for name, tensor in map_tensors(folder / WEIGHTS_FILE).items():
+        for name, tensor in open_tensors(folder / WEIGHTS_FILE).items():
             match = _NAME.fullmatch(name)
-            if match is None or tensor.array.ndim != 2:
+            if match is None or len(tensor.shape) != 2:
                 raise AdapterError(f"{folder}: {name!r} isn't half of a LoRA.")
             module = _PREFIX.sub(prefix, match[1])
             native = native and module == match[1]
@@ -84,25 +85,25 @@ class Source:
     def bytes_as(self, kind: Kind | None) -> int:
         """What its numbers take, written as ``kind``; as they are for None."""
         return sum(
-            tensor.array.size * ITEM_BYTES[kind or tensor.kind] for tensor in self.tensors.values()
+            tensor.size * ITEM_BYTES[kind or tensor.kind] for tensor in self.tensors.values()
         )
 
     def shapes(self) -> Iterator[tuple[str, int, int]]:
         """Each adapted module with its outputs and inputs."""
         for module, half in self.tensors:
             if half == "A":
-                outputs = self.tensors[module, "B"].array.shape[0]
-                yield module, outputs, self.tensors[module, "A"].array.shape[1]
+                outputs = self.tensors[module, "B"].shape[0]
+                yield module, outputs, self.tensors[module, "A"].shape[1]
 
     def _check(self) -> None:
         for module, half in self.tensors:
             other = self.tensors.get((module, "A" if half == "B" else "B"))
             if other is None:
                 raise AdapterError(f"{self.folder}: {module} has only one of lora_A and lora_B.")
-            a, b = self.tensors[module, "A"].array, self.tensors[module, "B"].array
-            if a.shape[0] != b.shape[1] or a.shape[0] % self.rank_of(module):
+            a, b = self.tensors[module, "A"].shape, self.tensors[module, "B"].shape
+            if a[0] != b[1] or a[0] % self.rank_of(module):
                 raise AdapterError(
-                    f"{self.folder}: {module} has shapes A {a.shape} and B {b.shape}, "
+                    f"{self.folder}: {module} has shapes A {a} and B {b}, "
                     f"but the config says rank {self.rank_of(module)}."
                 )
 
@@ -113,8 +114,8 @@ class Source:
         return self.scales.default * self.scales.factor(_parameter(module))
 
     def half(self, module: str, half: str) -> Tensor:
-        """Half a module with its rank as the middle axis."""
-        tensor = self.tensors[module, half]
+        """Half a module with its rank as the middle axis, read now."""
+        tensor = self.tensors[module, half].read()
         return Tensor(tensor.kind, _ranked(tensor.array, half, self.rank_of(module)))
 
 
@@ -190,7 +191,7 @@ def _entries(
     found: dict[tuple[str, str], tuple[int, int]] = {}
     for source in sources:
         for (module, half), tensor in source.tensors.items():
-            rows, columns = tensor.array.shape
+            rows, columns = tensor.shape
             experts = (rows if half == "A" else columns) // source.rank_of(module)
             shape = (experts * rank, columns) if half == "A" else (rows, experts * rank)
             if found.setdefault((module, half), shape) != shape:

@@ -14,7 +14,7 @@ log = logging.getLogger("kiki.adapters")
 
 
 def open_source(adapter: Adapter, base: BaseModel, converted: Path) -> Source:
-    """The adapter, mapped; written to ``converted`` first where it isn't in PEFT's form.
+    """The adapter, opened; written to ``converted`` first where it isn't in PEFT's form.
 
     What is written has the adapter's fingerprint in its name and stays for the next start.
     Raises AdapterError where the adapter can't be read or converted, or doesn't fit the base.
@@ -32,11 +32,11 @@ def open_source(adapter: Adapter, base: BaseModel, converted: Path) -> Source:
 
 
 def _convert(adapter: Adapter, out: Path) -> None:
-    from adapters.forms.reading import read_lora
+    from adapters.folders import read_unchanged
     from adapters.forms.writing import write_lora
 
     log.info("writing adapter %s in PEFT's form to %s", adapter.name, out)
     try:
-        write_lora(read_lora(adapter.path), "peft", out)
+        write_lora(read_unchanged(adapter), "peft", out)
     except OSError as error:
         raise AdapterError(f"{adapter.path} can't be written to {out}: {error}.") from error

@@ -1,12 +1,15 @@
-"""Safetensors files as memory maps: read without a copy, and filled in place.
+"""Safetensors files, read tensor by tensor, and new ones as memory maps that are filled in place.
 
-Composing is bound by memory: an adapter of the production model is 2 GB, a mix of four 8 GB.
+Composing is bound by memory: an adapter of the production model is 2 GB, a mix of four 8 GB. The
+sources are read and not mapped: who copies over a mapped file ends the process that maps it.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import mmap
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,38 +29,90 @@ _ALIGNMENT = 64
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """Numbers of a file. ``array`` is a view of it; BF16, which numpy lacks, as its 16 bits."""
+    """Numbers in memory, or in a mapped file; BF16, which numpy lacks, as its 16 bits."""
 
     kind: Kind
     array: NDArray[Any]
 
 
-def map_tensors(path: Path) -> dict[str, Tensor]:
+class StoredFile:
+    """An open file that has to stay as it was when it was opened."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file = os.open(path, os.O_RDONLY)
+        self._state = self._look()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_file"):
+            os.close(self._file)
+
+    def read(self, array: NDArray[Any], offset: int) -> None:
+        """Fill ``array`` from ``offset`` on. Raises AdapterError where the file has changed."""
+        view = memoryview(array.data).cast("B")
+        while view:
+            count = os.preadv(self._file, [view], offset)
+            if count == 0:
+                break
+            view, offset = view[count:], offset + count
+        if view or self._look() != self._state:
+            raise AdapterError(
+                f"{self._path} was changed while it was served.", fix="It is looked at again."
+            )
+
+    def _look(self) -> tuple[int, int]:
+        stat = os.fstat(self._file)
+        return stat.st_size, stat.st_mtime_ns
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A tensor of a file, not read yet."""
+
+    kind: Kind
+    shape: tuple[int, ...]
+    file: StoredFile
+    offset: int
+
+    @property
+    def size(self) -> int:
+        """How many numbers it has."""
+        return math.prod(self.shape)
+
+    def read(self) -> Tensor:
+        """Its numbers. Raises AdapterError where the file has changed since it was opened."""
+        import numpy as np
+
+        array = np.empty(self.shape, numpy_type(self.kind))
+        if array.size:
+            self.file.read(array, self.offset)
+        return Tensor(self.kind, array)
+
+
+def open_tensors(path: Path) -> dict[str, Stored]:
     """All tensors of a file by name, nothing read yet.
 
     Raises AdapterError when it is missing or malformed, or holds other kinds of numbers.
     """
-    import numpy as np
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="np"):  # checks offsets, overlaps and sizes
             pass
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(length))
-            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        file = StoredFile(path)
+        with path.open("rb") as head:
+            length = int.from_bytes(head.read(8), "little")
+            header = json.loads(head.read(length))
     except (OSError, SafetensorError, ValueError) as error:
         raise AdapterError(f"{path} can't be read: {error}.", fix="Fetch it again.") from error
     header.pop("__metadata__", None)
     tensors = {}
     for name, entry in header.items():
-        kind, (first, last) = entry["dtype"], entry["data_offsets"]
+        kind = entry["dtype"]
         if kind not in ITEM_BYTES:
             raise AdapterError(f"{path}: {name} is {kind}; F16, BF16 or F32 is read.")
-        count = (last - first) // ITEM_BYTES[kind]
-        array = np.frombuffer(data, numpy_type(kind), count, 8 + length + first)
-        tensors[name] = Tensor(kind, array.reshape(entry["shape"]))
+        offset = 8 + length + entry["data_offsets"][0]
+        tensors[name] = Stored(kind, tuple(entry["shape"]), file, offset)
     return tensors
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapters.engines.vllm.compose import Source, compose
-from adapters.engines.vllm.tensors import as_f32, map_tensors
+from adapters.engines.vllm.tensors import as_f32, open_tensors
 from adapters.forms import read_lora
 from kiki.errors import AdapterError
 from tests.adapters.engines.vllm.folders import small_adapter, write_adapter
@@ -25,8 +25,8 @@ QUICK = settings(max_examples=25, deadline=None)
 def dense(source: Source, module: str) -> np.ndarray:
     """scale * B @ A in float64; (experts, outputs, inputs)."""
     rank = source.rank_of(module)
-    a = as_f32(source.tensors[module, "A"]).astype(np.float64)
-    b = as_f32(source.tensors[module, "B"]).astype(np.float64)
+    a = as_f32(source.tensors[module, "A"].read()).astype(np.float64)
+    b = as_f32(source.tensors[module, "B"].read()).astype(np.float64)
     a = a.reshape(-1, rank, a.shape[1])
     b = b.reshape(b.shape[0], rank, -1).transpose(2, 0, 1)
     return np.asarray(source.scale_of(module) * (b @ a))
@@ -135,9 +135,7 @@ def test_numbers_keep_their_kind_and_are_rounded_once(kind, error, tmp_path):
     for name in ("one", "two"):
         small_adapter(tmp_path / name, 1)
         path = tmp_path / name / "adapter_model.safetensors"
-        tensors = {
-            key: torch.randn(t.array.shape).to(dtype) for key, t in map_tensors(path).items()
-        }
+        tensors = {key: torch.randn(t.shape).to(dtype) for key, t in open_tensors(path).items()}
         save_file(tensors, path)
     parts = [(Source.open(tmp_path / n, "model."), w) for n, w in (("one", 0.3), ("two", -0.7))]
     compose(parts, tmp_path / "mix")
@@ -185,7 +183,7 @@ def test_names_become_those_of_the_server(tmp_path):
     nested = Source.open(tmp_path / "plain", "model.language_model.")
     assert not nested.native
     compose([(nested, 1.0)], tmp_path / "nested")
-    names = list(map_tensors(tmp_path / "nested" / "adapter_model.safetensors"))
+    names = list(open_tensors(tmp_path / "nested" / "adapter_model.safetensors"))
     assert all(name.startswith("base_model.model.model.language_model.layers.") for name in names)
     assert Source.open(tmp_path / "nested", "model.language_model.").native
 
@@ -229,6 +227,6 @@ def test_the_mapped_numbers_are_those_of_the_file(tmp_path):
     small_adapter(tmp_path / "one", 1)
     path = tmp_path / "one" / "adapter_model.safetensors"
     for name, array in load_file(path).items():
-        mapped = map_tensors(path)[name]
+        mapped = open_tensors(path)[name].read()
         assert mapped.kind == "F32"
         np.testing.assert_array_equal(mapped.array, array)

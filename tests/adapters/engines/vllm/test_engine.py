@@ -12,6 +12,7 @@ import pytest
 from adapters.engines.base import GenerateRequest, Message, Sampling, complete
 from adapters.engines.vllm.compose import Source
 from adapters.engines.vllm.tensors import as_f32
+from adapters.folders import fingerprint
 from adapters.mix import BASE, Mix
 from kiki.errors import (
     EngineError,
@@ -51,7 +52,7 @@ async def test_on_a_cpu_the_base_has_an_adapter_that_adds_nothing(servers, start
     name = await text(engine, BASE)
     assert name.startswith("nothing@")
     zero = Source.open(Path(servers[0].adapters[name]), "model.")
-    assert not any(as_f32(t).any() for (_, half), t in zero.tensors.items() if half == "B")
+    assert not any(as_f32(t.read()).any() for (_, half), t in zero.tensors.items() if half == "B")
     await engine.set_adapters([])
     assert await text(engine, BASE) == "base-model"
 
@@ -382,7 +383,8 @@ async def test_an_adapter_in_another_form_is_converted_once(
     from adapters.forms.writing import write_lora
 
     write_lora(read_lora(adapters[0].path), "mlx", tmp_path / "mlx" / "shell")
-    adapter = replace(adapters[0], path=tmp_path / "mlx" / "shell", form="mlx")
+    made = tmp_path / "mlx" / "shell"
+    adapter = replace(adapters[0], path=made, form="mlx", fingerprint=fingerprint(made))
     engine = await start_engine(servers[0])
     assert await engine.set_adapters([adapter]) == ()
     name = await text(engine, SHELL)

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adapters.engines.vllm.tensors import Tensor, as_f32, create_tensors, map_tensors, put_f32
+from adapters.engines.vllm.tensors import Tensor, as_f32, create_tensors, open_tensors, put_f32
+from kiki.errors import AdapterError
 
 
 @given(values=st.lists(st.floats(width=32), min_size=1, max_size=50))
@@ -31,11 +32,24 @@ def test_a_created_file_starts_with_zeros_and_is_read_by_safetensors(tmp_path):
     assert read["a"].tolist() == [[1.5, 1.5]] * 3
     assert read["b"].tolist() == [0.0] * 5
     assert read["c"].tolist() == [[0.25, 0.25], [0.0, 0.0]]
-    assert as_f32(map_tensors(path)["a"]).tolist() == [[1.5, 1.5]] * 3
+    assert as_f32(open_tensors(path)["a"].read()).tolist() == [[1.5, 1.5]] * 3
 
 
-def test_a_mapped_file_can_not_be_written(tmp_path):
+@pytest.mark.parametrize("size", [0, 60, 4096])
+def test_a_file_that_is_copied_over_while_it_is_open_is_told_and_harms_nobody(tmp_path, size):
     path = tmp_path / "made.safetensors"
     create_tensors(path, {"a": ("F32", (2,))})
-    with pytest.raises(ValueError, match="read-only"):
-        map_tensors(path)["a"].array[0] = 1.0
+    stored = open_tensors(path)["a"]
+    assert stored.read().array.tolist() == [0.0, 0.0]
+    path.write_bytes(bytes(size))
+    with pytest.raises(AdapterError, match=r"made\.safetensors was changed"):
+        stored.read()
+
+
+def test_a_file_that_is_replaced_is_read_as_it_was(tmp_path):
+    path = tmp_path / "made.safetensors"
+    create_tensors(path, {"a": ("F32", (2,))})
+    stored = open_tensors(path)["a"]
+    create_tensors(tmp_path / "new", {"a": ("F32", (3,))})
+    (tmp_path / "new").replace(path)
+    assert stored.read().array.tolist() == [0.0, 0.0]
