@@ -77,7 +77,7 @@ def read_unchanged(adapter: Adapter, base: BaseShape | None = None) -> Lora:
 
 def name_of(path: Path) -> str:
     """What an adapter is called: its folder's name, or its file's without the ending."""
-    return path.name if path.is_dir() else path.stem
+    return path.absolute().name if path.is_dir() else path.stem
 
 
 def check_name(name: str) -> str:

@@ -87,8 +87,9 @@ def judge(angle: float, win_rate_drop: float | None, limits: Limits) -> Verdict:
     A small angle alone is ``angle``: measure the win rate. A drop alone is ``win-rate``: this
     adapter's direction doesn't explain it. Both are ``roll-back``.
     """
-    close = angle < limits.angle
-    worse = win_rate_drop is not None and win_rate_drop > limits.win_rate_drop
+    # Written so that an angle or a drop that is no number doesn't pass.
+    close = not angle >= limits.angle
+    worse = win_rate_drop is not None and not win_rate_drop <= limits.win_rate_drop
     if close and worse:
         return "roll-back"
     if worse:

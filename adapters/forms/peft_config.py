@@ -24,6 +24,8 @@ _REFUSED = (
     "alora_invocation_tokens",
     "fan_in_fan_out",
 )
+# These change the base's own weights when PEFT loads the adapter: without that, B @ A is wrong.
+_CHANGES_BASE = ("pissa", "olora", "corda", "loftq")
 _PATTERN = re.compile(r"\^?[A-Za-z0-9_]+(?:\\?\.[A-Za-z0-9_]+)*")
 
 
@@ -70,6 +72,12 @@ def read_scales(config: Mapping[str, Any], path: Path) -> Scales:
     for name in _REFUSED:
         if config.get(name):
             raise AdapterError(f"{path}: {name} can't be converted; only a plain LoRA can.")
+    start = str(config.get("init_lora_weights"))
+    if start.lower().startswith(_CHANGES_BASE):
+        raise AdapterError(
+            f"{path}: init_lora_weights {start!r} changes the base's weights too.",
+            fix="Save it from PEFT with path_initial_model_for_weight_conversion: a plain LoRA.",
+        )
     if config.get("bias", "none") != "none":
         raise AdapterError(f"{path}: bias {config['bias']!r} can't be converted.")
     ranks = _pattern(config, "rank_pattern", path)

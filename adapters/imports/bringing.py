@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from adapters.folders import check_name
 from adapters.forms import read_base_shape, read_lora
 from adapters.health import examine, is_sick
 from adapters.imports.choosing import Choice, choose
@@ -18,8 +18,6 @@ from kiki.assets import sha256_of
 from kiki.errors import AdapterError
 
 SOURCE_FILE = "source.json"
-_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
-_RESERVED = re.compile(r"base|micro-kiki|kiki-.*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +51,7 @@ def import_adapter(
     the adapter is missing, damaged, sick or for another base, or the name is wrong or taken.
     """
     choice = choose(source.files(), source.inside, source.name)
-    name = _check_name(name or _own_name(choice, source))
+    name = check_name(name or _own_name(choice, source))
     target = folder / (f"{name}.gguf" if choice.gguf else name)
     if not force and any((folder / file).exists() for file in (name, f"{name}.gguf")):
         raise AdapterError(
@@ -104,17 +102,8 @@ def _examine(made: Path, choice: Choice, base: str, base_gguf: Path | None) -> t
 def _own_name(choice: Choice, source: Source) -> str:
     if choice.gguf:
         return Path(next(iter(choice.files))).stem.lower()
-    return choice.folder.name or Path(source.name).resolve().stem.lower()
-
-
-def _check_name(name: str) -> str:
-    if not _NAME.fullmatch(name) or _RESERVED.fullmatch(name):
-        raise AdapterError(
-            f"{name!r} can't be an adapter's name.",
-            fix="Give --name: small letters, digits, - and _, at most 64; base, micro-kiki and "
-            "kiki-... are models of kiki's own.",
-        )
-    return name
+    here = Path(source.name).resolve()
+    return choice.folder.name or (here.name if here.is_dir() else here.stem).lower()
 
 
 def _write_record(record: Imported, made: Path) -> None:

@@ -70,9 +70,14 @@ def read_corpus(domain: str, *, folder: Path = CORPORA) -> Corpus:
             f"There is no corpus for {domain!r} in {folder}.", fix=f"Corpora: {known}."
         )
     data = path.read_bytes()
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise AdapterError(f"{path} isn't UTF-8: {error}.") from error
+    # Not splitlines: it also splits at signs that a JSON string may hold.
     rows = [
         _parse_row(line, path, number)
-        for number, line in enumerate(data.decode("utf-8").splitlines(), start=1)
+        for number, line in enumerate(text.split("\n"), start=1)
         if line.strip()
     ]
     held_out = tuple(row for row in rows if _is_held_out(row.group))
@@ -92,7 +97,7 @@ def _is_held_out(group: str) -> bool:
 def _parse_row(line: str, path: Path, number: int) -> Row:
     try:
         fields = json.loads(line)
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise AdapterError(f"{path} line {number} isn't JSON: {error}.") from error
     if not isinstance(fields, dict):
         raise AdapterError(f"{path} line {number} isn't a JSON object.")

@@ -96,6 +96,8 @@ def train_adapter(
 
 def _require_room(out: Path) -> None:
     """An adapter may replace one, and nothing else."""
+    if out.exists() and not out.is_dir():
+        raise AdapterError(f"{out} is a file.", fix="Give a new folder with --out.")
     if out.is_dir() and any(out.iterdir()) and form_of(out) is None:
         raise AdapterError(f"{out} holds other files.", fix="Give a new folder with --out.")
 

@@ -29,7 +29,7 @@ def require_healthy(job: Job, made: Path, prior_dir: Path | None) -> GateReport:
     where it is sick.
     """
     report = run_gate(made, _priors(prior_dir, job.out), base=job.hyper.base)
-    if report.roll_back:
+    if report.verdict == "unhealthy":
         raise AdapterError(
             f"The {job.domain} adapter isn't kept: {report.findings[0].detail}",
             fix="Look at the training text, and at the loss of the run.",

@@ -207,6 +207,15 @@ def test_the_gate_says_so_when_no_prior_can_be_compared(folder):
     assert "left out: cut" in result.stdout
 
 
+def test_a_gate_that_could_compare_nothing_prints_no_verdict(folder, tmp_path):
+    result = adapters("gate", SHELL, "--prior", str(folder / "cut"), "--json")
+    assert (result.exit_code, result.stdout) == (4, "")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert adapters("gate", SHELL, "--prior-dir", str(empty)).exit_code == 4
+    assert adapters("gate", SHELL, "--prior", SHELL, "--min-angle", "nan").exit_code == 4
+
+
 def test_sweep_prints_the_table_and_writes_json_and_picture(folder, tmp_path):
     out, svg = tmp_path / "matrix.json", tmp_path / "matrix.svg"
     result = adapters("sweep", str(folder), "--out", str(out), "--svg", str(svg))

@@ -112,6 +112,8 @@ def test_an_mlx_config_that_lies_is_refused(change, said, mlx):
         ({"lora_alpha": 0}, "lora_alpha is 0"),
         ({"lora_alpha": float("nan")}, "lora_alpha is nan"),
         ({"use_dora": True}, "use_dora"),
+        ({"init_lora_weights": "pissa_niter_4"}, "pissa_niter_4"),
+        ({"init_lora_weights": "OLoRA"}, "OLoRA"),
         ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
         ({"bias": "lora_only"}, "bias 'lora_only'"),
         ({"lora_bias": True}, "lora_bias"),

@@ -215,3 +215,8 @@ def test_every_number_of_a_sweep_is_json():
     pairs = sweep([SHELL, SQL]).pairs
     assert all(math.isfinite(angle) for pair in pairs for angle in pair.kinds.values())
     json.dumps([pair.kinds for pair in pairs], allow_nan=False)
+
+
+def test_an_angle_or_a_drop_that_is_no_number_does_not_pass():
+    assert judge(math.nan, None, Limits()) == "angle"
+    assert judge(80.0, math.nan, Limits()) == "win-rate"

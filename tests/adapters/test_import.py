@@ -96,9 +96,9 @@ def test_a_name_that_is_taken_is_replaced_only_by_force(folder):
     assert [path.name for path in folder.iterdir()] == ["mine"]
 
 
-@pytest.mark.parametrize("name", ["", "../evil", "a/b", "Shell", ".hidden", "base", "kiki-meta-x"])
+@pytest.mark.parametrize("name", ["", "../evil", "a/b", ".hidden", "base", "kiki-meta-x"])
 def test_a_name_that_is_no_adapters_name_is_refused(name, folder):
-    with pytest.raises(AdapterError, match="can't be an adapter's name"):
+    with pytest.raises(AdapterError, match=r"can't be an adapter's name|kiki's own models"):
         import_adapter(
             open_source(str(SHIPPED / "shell")), name=name or "-", folder=folder, base=BASE
         )

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ import pytest
 from gguf import GGUFReader
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
+from adapters.catalog import SHIPPED
 from adapters.forms import read_base_shape, read_lora, write_lora
 from adapters.forms.tensors import read_safetensors
 from adapters.recipes import load_recipe
@@ -32,6 +34,7 @@ from adapters.training.corpus import CORPORA, Row, read_corpus
 from adapters.training.docs_pairs import extract_pairs
 from adapters.training.fit import CurvePoint
 from adapters.training.html_blocks import parse_blocks, render_answer
+from adapters.training.judge import require_healthy
 from adapters.training.progress import Report, report_nothing
 from adapters.training.rows import Encoded, curve_steps, learning_rate_share
 from kiki.errors import AdapterError
@@ -386,3 +389,25 @@ def test_a_folder_without_held_out_chats_is_refused(tmp_path):
     write_chats(tmp_path, "train.jsonl", [chat("a", "b")])
     with pytest.raises(AdapterError, match=r"lacks train\.jsonl, or both"):
         read_chat_folder(tmp_path, "shell")
+
+
+def test_a_sick_adapter_is_not_kept(tiny_corpora, base_gguf, tmp_path):
+    made = Path(shutil.copytree(SHIPPED / "shell", tmp_path / "sick"))
+    weights = made / "adapter_model.safetensors"
+    tensors = load_file(weights)
+    name = next(name for name in tensors if "lora_B" in name)
+    save_file(tensors | {name: np.zeros_like(tensors[name])}, weights)
+    job = tiny_job(tiny_corpora, base_gguf, tmp_path / "out", steps=2)
+    with pytest.raises(AdapterError, match=r"shell adapter isn't kept: .*zeros"):
+        require_healthy(job, made, None)
+
+
+def test_a_corpus_may_hold_any_sign_and_must_be_utf_8(tmp_path):
+    rows = [Row(f"prompt {n}", "one\u2028two", "kiki", f"group {n}") for n in range(40)]
+    file = write_rows(tmp_path, rows) / "tiny.jsonl"
+    file.write_text(file.read_text().replace("\\u2028", "\u2028"), encoding="utf-8")
+    corpus = read_corpus("tiny", folder=tmp_path)
+    assert len(corpus.training) + len(corpus.held_out) == 40
+    (tmp_path / "tiny.jsonl").write_bytes(b'{"prompt": "\xff"}')
+    with pytest.raises(AdapterError, match="isn't UTF-8"):
+        read_corpus("tiny", folder=tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,7 +62,11 @@ def command(
     from gateway.cli.progress import counting
     from kiki.errors import AdapterError
 
+    if math.isnan(min_angle) or math.isnan(max_drop):
+        raise click.UsageError("--min-angle and --max-drop take numbers.")
     inside = adapters_in(prior_dir) if prior_dir else []
+    if prior_dir and not inside:
+        raise AdapterError(f"{prior_dir} holds no adapter.", fix="Correct --prior-dir.")
     found = [*(path for path in inside if name_of(path) != name_of(new)), *priors]
     drops = _drops(drop, None if win_rates is None else read_drops(win_rates), found)
     limits = Limits(min_angle, max_drop)
@@ -74,13 +79,13 @@ def command(
             limits=limits,
             progress=lambda done, total: progress("angles", done, total),
         )
+    if report.left_out and not report.comparisons:
+        reasons = " ".join(refusal.reason for refusal in report.left_out)
+        raise AdapterError(f"No prior adapter could be compared: {reasons}")
     if as_json:
         click.echo(json.dumps(_as_dict(report), indent=2))
     else:
         _print(report, limits)
-    if report.left_out and not report.comparisons:
-        reasons = " ".join(refusal.reason for refusal in report.left_out)
-        raise AdapterError(f"No prior adapter could be compared: {reasons}")
     raise click.exceptions.Exit(report.exit_code)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from typing import Any
 
 import click
@@ -9,6 +10,7 @@ import click
 from kiki.errors import KikiError
 
 NOT_MEASURED = 4
+INTERRUPTED = 130  # the shell's code for a command that Ctrl-C ended
 
 
 class NotMeasuredError(click.UsageError):
@@ -31,6 +33,13 @@ class MeasuredCommand(click.Command):
             return super().invoke(ctx)
         except click.UsageError as error:
             raise NotMeasuredError(error.format_message(), ctx) from error
+        except (KeyboardInterrupt, click.Abort) as error:
+            raise click.exceptions.Exit(INTERRUPTED) from error
         except (KikiError, OSError) as error:
             click.echo(f"kiki: {error}", err=True)
+            raise click.exceptions.Exit(NOT_MEASURED) from error
+        except click.exceptions.Exit:
+            raise
+        except Exception as error:  # whatever it is, it is no verdict
+            traceback.print_exception(error)
             raise click.exceptions.Exit(NOT_MEASURED) from error
