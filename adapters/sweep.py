@@ -173,6 +173,10 @@ def _healthy(paths: Sequence[Path], progress: Progress | None) -> tuple[list[Pat
     for done, path in enumerate(paths):
         if progress:
             progress("health", done, len(paths))
+        if any(name_of(path) == name_of(other) for other in readable):
+            reason = f"{path} has the name of another adapter here. Rename one of them."
+            left_out.append(Refusal(name_of(path), path, reason))
+            continue
         try:
             sick = [finding for finding in examine(read_lora(path)) if finding.level == "sick"]
         except AdapterError as error:

@@ -129,6 +129,15 @@ def write_gguf(lora: Lora, base: BaseShape, path: Path) -> None:
     writer.close()
 
 
+def is_gguf_adapter(path: Path) -> bool:
+    """Whether the file is a GGUF adapter, by its header."""
+    try:
+        metadata, _ = read_gguf_header(path)
+    except AdapterError:
+        return False
+    return metadata.get("general.type") == "adapter"
+
+
 def _open(path: Path) -> GgufFile:
     # The header first: a whole model is a GGUF file too, and its tensors may fill the memory.
     metadata, _ = read_gguf_header(path)

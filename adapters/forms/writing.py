@@ -11,7 +11,7 @@ from pathlib import Path
 
 from adapters.adapter import Form
 from adapters.forms.base import BaseShape
-from adapters.forms.gguf import unsupported, write_gguf
+from adapters.forms.gguf import is_gguf_adapter, unsupported, write_gguf
 from adapters.forms.layout import is_nested
 from adapters.forms.mlx import write_mlx
 from adapters.forms.numbers import Dtype, formats, to_dtype, uniform
@@ -102,13 +102,15 @@ def _write(lora: Lora, form: Form, base: BaseShape | None, path: Path) -> None:
 
 
 def check_free(out: Path, *, force: bool = False) -> None:
-    """Raise AdapterError when ``out`` is taken; with ``force``, by a folder of other things."""
+    """Raise AdapterError when ``out`` is taken; with ``force``, by anything but an adapter."""
     if not os.path.lexists(out):
         return
     if not force:
         raise AdapterError(f"{out} is there already.", fix="Choose another, or add --force.")
     if out.is_dir() and form_of(out) is None and any(out.iterdir()):
         raise AdapterError(f"{out} is a folder without an adapter; it isn't replaced.")
+    if out.is_file() and not is_gguf_adapter(out):
+        raise AdapterError(f"{out} is no adapter; it isn't replaced.", fix="Choose another --out.")
 
 
 def _without(lora: Lora, kinds: tuple[str, ...], base: BaseShape, *, skip: bool) -> Lora:

@@ -10,6 +10,7 @@ import re
 import shutil
 import stat
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import IO, Protocol
@@ -19,6 +20,8 @@ from kiki.errors import AdapterError
 HUB_TIMEOUT_S = 15.0
 _HUB_NAME = re.compile(r"(?P<repo>\w[\w.-]*/\w[\w.-]*)(?:/(?P<inside>[\w./-]+))?", re.ASCII)
 _CHUNK = 1 << 20
+# What zipfile raises for an archive that is cut off, damaged, encrypted or packed in other ways.
+_DAMAGED = (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, ValueError)
 
 
 class Source(Protocol):
@@ -46,7 +49,7 @@ def open_source(text: str, revision: str | None = None) -> Source:
     Raises AdapterError for what is neither, or can't be opened.
     """
     path = Path(text).expanduser()
-    if path.exists():
+    if _exists(path):
         if revision is not None:
             raise AdapterError(f"{text} is on this machine.", fix="Only the hub has a --revision.")
         return _Archive(text, path) if zipfile.is_zipfile(path) else _Local(text, path.resolve())
@@ -57,6 +60,13 @@ def open_source(text: str, revision: str | None = None) -> Source:
             fix="Give a folder, a .gguf or .zip file, or owner/name on the hub.",
         )
     return _Hub(text, match["repo"], match["inside"] or "", revision)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name too long for a file
+        return False
 
 
 def _check_name(file: str, source: str) -> PurePosixPath:
@@ -88,7 +98,7 @@ class _Local:
         for path in sorted(self._folder.rglob("*")):
             if not path.is_symlink() and path.is_dir():
                 continue
-            if not path.resolve().is_relative_to(self._folder):
+            if not _resolved(path).is_relative_to(self._folder):
                 raise AdapterError(
                     f"{path} is a link that leads out of {self._folder}.",
                     fix="Where that is meant, copy the folder with cp -rL and import the copy.",
@@ -102,6 +112,13 @@ class _Local:
             _write(stream, into, limit, f"{self.name}: {file}")
 
 
+def _resolved(path: Path) -> Path:
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError) as error:
+        raise AdapterError(f"{path} can't be followed: {error}.") from error
+
+
 class _Archive:
     """A zip file."""
 
@@ -111,25 +128,33 @@ class _Archive:
     def __init__(self, name: str, path: Path) -> None:
         self.name = name
         self._path = path
+        self._entries: dict[PurePosixPath, zipfile.ZipInfo] = {}
 
     def files(self) -> Mapping[PurePosixPath, int]:
-        found = {}
-        with zipfile.ZipFile(self._path) as archive:
-            for entry in archive.infolist():
-                path = _check_name(entry.filename, self.name)
-                if stat.S_ISLNK(entry.external_attr >> 16):
-                    raise AdapterError(
-                        f"{self.name}: {path} is a link.", fix="Don't use it: adapters have none."
-                    )
-                if not entry.is_dir():
-                    found[path] = entry.file_size
-        return found
+        self._entries.clear()
+        try:
+            with zipfile.ZipFile(self._path) as archive:
+                entries = archive.infolist()
+        except _DAMAGED as error:
+            raise AdapterError(f"{self.name} can't be unpacked: {error}.") from error
+        for entry in entries:
+            path = _check_name(entry.filename, self.name)
+            if stat.S_ISLNK(entry.external_attr >> 16):
+                raise AdapterError(
+                    f"{self.name}: {path} is a link.", fix="Don't use it: adapters have none."
+                )
+            if not entry.is_dir():
+                self._entries[path] = entry
+        return {path: entry.file_size for path, entry in self._entries.items()}
 
     def copy(self, file: PurePosixPath, into: Path, limit: int) -> None:
         try:
-            with zipfile.ZipFile(self._path) as archive, archive.open(str(file)) as stream:
+            with (
+                zipfile.ZipFile(self._path) as archive,
+                archive.open(self._entries[file]) as stream,
+            ):
                 _write(stream, into, limit, f"{self.name}: {file}")
-        except (zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
+        except _DAMAGED as error:
             raise AdapterError(f"{self.name}: {file} can't be unpacked: {error}.") from error
 
 

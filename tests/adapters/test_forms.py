@@ -218,6 +218,9 @@ def test_what_is_there_is_never_replaced_unasked(tmp_path):
     (tmp_path / "photos" / "cat").touch()
     with pytest.raises(AdapterError, match="isn't replaced"):
         write_lora(lora, "peft", tmp_path / "photos", force=True)
+    (tmp_path / "model.gguf").write_bytes(b"GGUF, a model of 20 GB")
+    with pytest.raises(AdapterError, match="is no adapter; it isn't replaced"):
+        write_lora(lora, "gguf", tmp_path / "model.gguf", base=LLAMA.base(2), force=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "photos"]
 
 

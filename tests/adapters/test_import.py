@@ -311,3 +311,25 @@ def test_the_command_needs_a_folder_to_import_into():
     done = CliRunner().invoke(cli, ["adapters", "import", str(SHIPPED / "cpp")])
     assert done.exit_code == 1
     assert "--adapters FOLDER" in str(done.exception)
+
+
+@pytest.mark.parametrize("prefix", ["./shell/", "a//b/"])
+def test_an_archive_may_write_its_paths_in_odd_ways(prefix, folder, tmp_path):
+    archive = write_zip(tmp_path / "odd.zip", files_of("shell", prefix))
+    assert bring(archive, folder, "mine").name == "mine"
+
+
+@pytest.mark.parametrize("where", [0.02, 0.5, 0.999])
+def test_a_damaged_archive_is_refused_with_its_name(where, folder, tmp_path):
+    archive = write_zip(tmp_path / "torn.zip", files_of("shell", "shell/"))
+    content = bytearray(archive.read_bytes())
+    start = int(len(content) * where)
+    content[start : start + 200] = b"\xa5" * min(200, len(content) - start)
+    archive.write_bytes(content)
+    with pytest.raises(AdapterError, match="torn"):
+        bring(archive, folder)
+
+
+def test_a_name_too_long_for_a_file_is_said_not_to_exist():
+    with pytest.raises(AdapterError, match="no file or folder here"):
+        open_source("x" * 300)
