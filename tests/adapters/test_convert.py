@@ -126,11 +126,13 @@ def test_a_failed_conversion_leaves_no_file(tiny_base, tensors, write_adapter, t
     assert list(out.parent.iterdir()) == []
 
 
-def test_an_existing_file_is_replaced(tiny_base, tensors, write_adapter, tmp_path):
+def test_an_existing_adapter_is_replaced(tiny_base, tensors, write_adapter, tmp_path):
     out = tmp_path / "adapter.gguf"
-    out.write_bytes(b"old")
     convert_peft_to_gguf(write_adapter(tensors), tiny_base, out)
-    assert out.read_bytes()[:4] == b"GGUF"
+    before = out.read_bytes()
+    halved = {name: tensor / 2 for name, tensor in tensors.items()}
+    convert_peft_to_gguf(write_adapter(halved), tiny_base, out)
+    assert out.read_bytes() != before
 
 
 @pytest.mark.parametrize("kept", [0, 4, 200, -1])

@@ -221,7 +221,7 @@ def test_what_is_there_is_never_replaced_unasked(tmp_path):
     (tmp_path / "model.gguf").write_bytes(b"GGUF, a model of 20 GB")
     with pytest.raises(AdapterError, match="is no adapter; it isn't replaced"):
         write_lora(lora, "gguf", tmp_path / "model.gguf", base=LLAMA.base(2), force=True)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "photos"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "model.gguf", "photos"]
 
 
 def test_a_failed_write_leaves_the_old_adapter_and_no_trace(tmp_path):
