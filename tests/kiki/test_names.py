@@ -59,7 +59,7 @@ def test_a_key_is_its_own_key_and_a_name_is_the_same_as_itself(name):
         "Qwen_Qwen3.6-35B-A3B-Q4_K_M.gguf",
         "Qwen3.6-35B-A3B-AWQ",
         "Qwen/Qwen3.6-35B-A3B-FP8",
-        "/root/.cache/huggingface/hub/models--Qwen--Qwen3.6-35B-A3B/snapshots/0a1b2c",
+        "/home/anna/.cache/huggingface/hub/models--Qwen--Qwen3.6-35B-A3B/snapshots/0a1b2c",
     ],
 )
 def test_the_names_of_the_reference_base_are_one(name):
