@@ -39,7 +39,7 @@ class VllmConfig:
     urls: tuple[str, ...] = ()
     command: tuple[str, ...] = ("vllm",)
     work_dir: Path = field(default_factory=default_work_dir)
-    api_key: str | None = None
+    api_key: str | None = field(default=None, repr=False)
     slots: int = 32
     context_tokens: int = 4096
     max_loras: int = 4
@@ -53,7 +53,7 @@ class VllmConfig:
     gpu_memory_utilization: float | None = None
     parsers: bool | None = None
     extra_args: tuple[str, ...] = ()
-    environment: tuple[tuple[str, str], ...] = ()
+    environment: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     cpu: bool | None = None
     start_timeout: float = 900.0
     load_timeout: float = 120.0

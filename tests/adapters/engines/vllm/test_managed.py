@@ -123,3 +123,10 @@ async def test_a_command_that_is_not_there_is_named():
     with pytest.raises(EngineUnavailableError, match="no-such-vllm"):
         await child.start()
     await child.stop()
+
+
+def test_the_key_stands_in_no_command_line_and_no_description():
+    config = VllmConfig("base", api_key="s3cret", environment=(("HF_TOKEN", "s3cret"),))
+    run = program(config, "s3cret", 16)
+    assert "s3cret" not in " ".join([*run.command, *serve_command(config, 16), repr(config)])
+    assert run.environment["VLLM_API_KEY"] == "s3cret"
