@@ -21,7 +21,8 @@ class Recipe:
     """What to serve under ``key``: an adapter's own ``folder``, or what ``make`` writes.
 
     ``make`` writes one adapter to the path it is given, in a thread, and returns its bytes, at
-    most about ``bytes``. ``label`` is for people. ``fingerprints`` are those of the adapters it
+    most about ``bytes``. ``check`` raises AdapterError where ``folder`` isn't what it was found to
+    be. ``label`` is for people. ``fingerprints`` are those of the adapters it
     is made of; when one of them is no longer served, the mix goes.
     """
 
@@ -31,6 +32,7 @@ class Recipe:
     bytes: int = 0
     folder: Path | None = None
     make: Callable[[Path], int] | None = None
+    check: Callable[[], None] | None = None
 
 
 @dataclass(eq=False, slots=True)
@@ -94,6 +96,7 @@ class MixStore:
         Raises EngineError when it can't be made, EngineUnavailableError when there is no room.
         """
         entry = self._entries.pop(recipe.key, None) or self._new(recipe)
+        entry.recipe = recipe  # the same mix, of files that were perhaps looked at again since
         self._entries[recipe.key] = entry
         entry.users += 1
         try:
@@ -142,14 +145,18 @@ class MixStore:
             entry.bytes = await asyncio.to_thread(make, entry.path)
             self.composed += 1
             self.compose_seconds += time.monotonic() - started
-        except (KikiError, OSError, MemoryError) as error:
+        except Exception as error:
             self._forget(entry)
             await asyncio.to_thread(shutil.rmtree, entry.path, ignore_errors=True)
-            if isinstance(error, EngineUnavailableError):
+            if isinstance(error, EngineUnavailableError) or not isinstance(
+                error, KikiError | OSError | MemoryError
+            ):
                 raise
             message = f"The mix {entry.recipe.label} could not be composed: {error}"
             raise EngineError(message) from error
-        entry.making = None
+        finally:
+            entry.making = None
+            self._released.set()  # it may be idle already, where all who asked have left
 
     async def _reserve(self, entry: Entry) -> None:
         """Wait for room and take it."""
@@ -193,6 +200,8 @@ class MixStore:
             del self._entries[entry.recipe.key]
 
     async def _evict(self, entry: Entry) -> None:
+        if entry.making:  # all who asked have left, and a thread still writes
+            await asyncio.wait([entry.making])
         if entry.users:  # taken again since it was chosen
             return
         self._forget(entry)

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from adapters.engines.vllm.store import MixStore, Recipe
 from kiki.errors import AdapterError, EngineError, EngineUnavailableError
+from tests.waiting import until
 
 
 class Kitchen:
@@ -29,6 +32,19 @@ class Kitchen:
             return size
 
         return Recipe(key * 16, key, frozenset([prints]), size, make=make)
+
+    def slow(self, key: str, go: threading.Event, size: int = 100) -> Recipe:
+        """Its making waits for ``go``."""
+        plain = self.recipe(key, size)
+
+        def make(path: Path) -> int:
+            path.mkdir()
+            go.wait(10)
+            path.rmdir()
+            assert plain.make
+            return plain.make(path)
+
+        return replace(plain, make=make)
 
     async def use(self, *keys: str, size: int = 100) -> None:
         for key in keys:
@@ -123,3 +139,63 @@ async def test_an_adapters_own_folder_is_never_deleted(tmp_path):
     await kitchen.store.close()
     assert kitchen.unloaded == [entry.name]
     assert (tmp_path / "own").is_dir()
+
+
+async def hold(store: MixStore, recipe: Recipe) -> None:
+    async with store.hold(recipe):
+        pass
+
+
+async def test_who_waits_for_room_gets_that_of_a_mix_that_nobody_wants_any_more(tmp_path):
+    kitchen = Kitchen(tmp_path, mixes=1, patience=20.0)
+    go = threading.Event()
+    leaver = asyncio.create_task(hold(kitchen.store, kitchen.slow("a", go)))
+    await until((tmp_path / ("a" * 12 + ".1")).is_dir)
+    waiter = asyncio.create_task(kitchen.use("b"))
+    await until(lambda: kitchen.store.waiting == 1)
+    leaver.cancel()
+    await asyncio.wait([leaver])
+    await until(lambda: kitchen.store.waiting == 1)
+    go.set()
+    async with asyncio.timeout(10):
+        await waiter
+    assert kitchen.made == ["a", "b"]
+
+
+async def test_a_mix_retired_while_it_is_written_leaves_nothing_behind(tmp_path):
+    kitchen = Kitchen(tmp_path)
+    go = threading.Event()
+    leaver = asyncio.create_task(hold(kitchen.store, kitchen.slow("a", go)))
+    await until(lambda: any(tmp_path.iterdir()))
+    kitchen.store.retire(frozenset())
+    leaver.cancel()
+    await asyncio.wait([leaver])
+    go.set()
+    await kitchen.store.close()
+    assert kitchen.made == ["a"]
+    assert list(tmp_path.iterdir()) == []
+    assert kitchen.store.used_bytes == 0
+
+
+async def test_one_who_leaves_does_not_stop_the_making_for_the_others(tmp_path):
+    kitchen = Kitchen(tmp_path)
+    go = threading.Event()
+    burst = [asyncio.create_task(hold(kitchen.store, kitchen.slow("a", go))) for _ in range(5)]
+    await until(lambda: any(tmp_path.iterdir()))
+    burst[0].cancel()
+    await asyncio.wait(burst[:1])
+    go.set()
+    await asyncio.gather(*burst[1:])
+    assert kitchen.made == ["a"]
+
+
+async def test_a_fault_in_the_making_does_not_spoil_the_mix_for_good(tmp_path):
+    kitchen = Kitchen(tmp_path)
+
+    def fail(path: Path) -> int:
+        raise ValueError("a fault of ours")
+
+    with pytest.raises(ValueError, match="of ours"):
+        await hold(kitchen.store, replace(kitchen.recipe("a"), make=fail))
+    await kitchen.use("a")
+    assert kitchen.made == ["a"]
