@@ -26,7 +26,7 @@ def read_safetensors(path: Path) -> dict[str, NDArray[np.floating[Any]]]:
     Raises AdapterError when the file is missing, cut off or malformed, or holds anything but F16,
     BF16 and F32. What is allocated never exceeds twice the file's size.
     """
-    header, start = _read_header(path)
+    header, start = read_header(path)
     tensors = {}
     try:
         with path.open("rb") as file:
@@ -49,7 +49,7 @@ def write_safetensors(
     save_file(plain, path, metadata=metadata)
 
 
-def _read_header(path: Path) -> tuple[dict[str, dict[str, Any]], int]:
+def read_header(path: Path) -> tuple[dict[str, dict[str, Any]], int]:
     """The checked header without its metadata, and the byte at which the tensors start."""
     from safetensors import SafetensorError, safe_open
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from adapters.engines.vllm.tensors import ITEM_BYTES, Kind
+from adapters.forms.tensors import read_header
 from kiki.errors import AdapterError
 
 _WEIGHT = re.compile(r"(?:.+\.)?(layers\.\d+\..+?)(?:\.weight)?")
@@ -49,7 +50,7 @@ class BaseModel:
         prefix = "model.language_model." if "text_config" in config else "model."
         modules: dict[str, tuple[int, int, int]] = {}
         for file in sorted(folder.glob("*.safetensors")):
-            for name, entry in _header(file).items():
+            for name, entry in read_header(file)[0].items():
                 match = _WEIGHT.fullmatch(name)
                 shape, stored = entry["shape"], entry["dtype"]
                 if not match or len(shape) not in (2, 3) or match[1].endswith("conv1d"):
@@ -58,6 +59,12 @@ class BaseModel:
                     return cls(prefix, kind=kind)
                 modules[match[1]] = (1, *shape) if len(shape) == 2 else tuple(shape)
         return cls(prefix, modules or None, kind)
+
+    @property
+    def digest(self) -> str:
+        """Changes with what the base says of itself."""
+        text = repr((self.prefix, sorted((self.modules or {}).items()), self.kind))
+        return hashlib.sha256(text.encode()).hexdigest()
 
     def slot_bytes(self, max_loras: int, rank: int) -> int | None:
         """What vLLM's adapter slots take on the device: A and B of each module, for each slot.
@@ -103,13 +110,3 @@ class BaseModel:
             return None
         _, outputs, inputs = together
         return (outputs if expert[2] == "down_proj" else outputs // 2), inputs
-
-
-def _header(file: Path) -> dict[str, dict[str, Any]]:
-    try:
-        with file.open("rb") as stream:
-            header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
-    except (OSError, ValueError) as error:
-        raise AdapterError(f"{file} can't be read: {error}.", fix="Fetch it again.") from error
-    header.pop("__metadata__", None)
-    return dict(header)

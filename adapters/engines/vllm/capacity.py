@@ -25,7 +25,12 @@ class Size:
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """``rank`` is a slot's, ``store_bytes`` what all composed adapters may take together."""
+    """``rank`` is a slot's, ``store_bytes`` what all composed adapters may take together.
+
+    The ranks of a mix add up. An adapter of experts that trained gate and up apart takes twice
+    its rank, as vLLM's fused layout has one A for both: of such adapters with rank 16, a slot of
+    rank 64 holds two, and four need 128.
+    """
 
     rank: int
     store_bytes: int

@@ -5,118 +5,69 @@ their rank axis, the B joined on theirs. The rank is the sum of the ranks, the s
 calls this ``combination_type="cat"``.)
 
 It works on PEFT's files and not on ``adapters.lora.Lora``: the mix is written in the same layout,
-so each number is read once and put into its place in a memory map. ``lora_A`` is (experts * rank,
-inputs) and ``lora_B`` (outputs, rank * experts), with one expert in a dense module; seen as
-(experts, rank, inputs) and (outputs, rank, experts), the rank is the middle axis of both.
+by pieces that stay in the processor's cache. ``lora_A`` is (experts * rank, inputs) and ``lora_B``
+(outputs, rank * experts), with one expert in a dense module; seen as (experts, rank, inputs) and
+(outputs, rank, experts), the rank is the middle axis of both.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import lru_cache
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from adapters.engines.vllm.sources import Half, Key, Shape, Source
+from adapters.engines.vllm.stream import Stream
 from adapters.engines.vllm.tensors import (
     ITEM_BYTES,
     Kind,
-    Stored,
-    Tensor,
+    TensorFile,
     as_f32,
-    create_tensors,
-    open_tensors,
+    header_of,
+    numpy_type,
     put_f32,
 )
-from adapters.forms.folder import CONFIG_FILE, read_config
+from adapters.forms.folder import CONFIG_FILE
 from adapters.forms.peft import WEIGHTS_FILE
-from adapters.forms.peft_config import Scales, read_scales
 from kiki.errors import AdapterError
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
-_NAME = re.compile(r"base_model\.model\.(.+)\.lora_([AB])(?:\.default)?\.weight")
-_BLOCK = 65_536  # numbers
-_PREFIX = re.compile(r"^(?:language_model\.model|model\.language_model|model)\.(?=layers\.)")
+_PIECE = 1 << 20  # bytes; read, weighed and written together
+_THREAD_BYTES = 64 << 20  # a thread more for each of these: of less it costs more than it saves
+
+# A source's rank, and its halves with their shapes.
+Layout = tuple[int, tuple[tuple[Key, Shape], ...]]
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
-    """A PEFT folder, opened. ``tensors`` are keyed by (module, "A" or "B").
+class Plan:
+    """A mix's file: what stands before the numbers, and the halves in their order."""
 
-    ``native`` says that the folder's own names are those of the server's modules.
-    """
+    kind: Kind
+    header: bytes
+    shapes: Mapping[Key, Shape]
 
-    folder: Path
-    config: Mapping[str, Any]
-    scales: Scales
-    tensors: Mapping[tuple[str, str], Stored]
-    rank: int
-    native: bool
+    def bytes_of(self, key: Key) -> int:
+        return ITEM_BYTES[self.kind] * prod(self.shapes[key])
 
-    @classmethod
-    def open(cls, folder: Path, prefix: str) -> Source:
-        """Open the adapter. ``prefix`` is what the server's modules begin with (``model.``).
 
-        Raises AdapterError unless it is a plain LoRA whose shapes fit its config.
-        """
-        config = read_config(folder)
-        scales = read_scales(config, folder / CONFIG_FILE)
-        tensors, native = {}, True
-        for name, tensor in open_tensors(folder / WEIGHTS_FILE).items():
-            match = _NAME.fullmatch(name)
-            if match is None or len(tensor.shape) != 2:
-                raise AdapterError(f"{folder}: {name!r} isn't half of a LoRA.")
-            module = _PREFIX.sub(prefix, match[1])
-            native = native and module == match[1]
-            tensors[module, match[2]] = tensor
-        if not tensors:
-            raise AdapterError(f"{folder} holds no weights.")
-        rank = max([scales.rank, *scales.ranks.values()])
-        source = cls(folder, config, scales, tensors, rank, native)
-        source._check()
-        return source
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A source in a mix: its file, its weight, and where its ranks begin in the mix's."""
 
-    def bytes_as(self, kind: Kind | None) -> int:
-        """What its numbers take, written as ``kind``; as they are for None."""
-        return sum(
-            tensor.size * ITEM_BYTES[kind or tensor.kind] for tensor in self.tensors.values()
-        )
-
-    def shapes(self) -> Iterator[tuple[str, int, int]]:
-        """Each adapted module with its outputs and inputs."""
-        for module, half in self.tensors:
-            if half == "A":
-                outputs = self.tensors[module, "B"].shape[0]
-                yield module, outputs, self.tensors[module, "A"].shape[1]
-
-    def _check(self) -> None:
-        for module, half in self.tensors:
-            other = self.tensors.get((module, "A" if half == "B" else "B"))
-            if other is None:
-                raise AdapterError(f"{self.folder}: {module} has only one of lora_A and lora_B.")
-            a, b = self.tensors[module, "A"].shape, self.tensors[module, "B"].shape
-            if a[0] != b[1] or a[0] % self.rank_of(module):
-                raise AdapterError(
-                    f"{self.folder}: {module} has shapes A {a} and B {b}, "
-                    f"but the config says rank {self.rank_of(module)}."
-                )
-
-    def rank_of(self, module: str) -> int:
-        return self.scales.rank_of(_parameter(module))
-
-    def scale_of(self, module: str) -> float:
-        return self.scales.default * self.scales.factor(_parameter(module))
-
-    def half(self, module: str, half: str) -> Tensor:
-        """Half a module with its rank as the middle axis, read now."""
-        tensor = self.tensors[module, half].read()
-        return Tensor(tensor.kind, _ranked(tensor.array, half, self.rank_of(module)))
+    source: Source
+    file: TensorFile
+    weight: float
+    start: int
 
 
 def compose(
@@ -133,75 +84,126 @@ def compose(
     B times its weight is computed in f32 and rounded once: at most half a unit in the last place,
     as when the trained B was rounded to that kind (relative 2^-9 in bf16, 2^-12 in f16), and
     nothing where the factor is a power of two. Raises AdapterError where the parts don't fit
-    each other.
+    each other, or one's files aren't those that were opened.
     """
-    rank = sum(source.rank for source, _ in parts)
-    entries = _entries([source for source, _ in parts], rank, kind, out.name)
+    sources = [source for source, _ in parts]
+    rank = sum(source.rank for source in sources)
+    plan = _plan(tuple(map(_layout, sources)), kind or _common_kind(sources))
     out.mkdir(parents=True)
-    names = {key: f"base_model.model.{key[0]}.lora_{key[1]}.weight" for key in entries}
-    made = create_tensors(
-        out / WEIGHTS_FILE, {names[key]: (kind, shape) for key, (kind, shape) in entries.items()}
-    )
-    with ThreadPoolExecutor(threads) as pool:  # numpy lets go of the lock while it copies
-        jobs = [pool.submit(_fill, made[name], key, parts, rank) for key, name in names.items()]
-        for job in jobs:
-            job.result()
-    _write_config([source.config for source, _ in parts], rank, out / CONFIG_FILE)
-    return (out / WEIGHTS_FILE).stat().st_size
+    with ExitStack() as stack:
+        opened, start = [], 0
+        for source, weight in parts:
+            source.check()
+            file = stack.enter_context(TensorFile(*source.weights))
+            opened.append(Part(source, file, weight, start))
+            start += source.rank
+        size = _write(plan, opened, out / WEIGHTS_FILE, threads)
+    _write_config([source.config for source in sources], rank, out / CONFIG_FILE)
+    return size
 
 
-def _fill(
-    out: Tensor, key: tuple[str, str], parts: Sequence[tuple[Source, float]], rank: int
+def _write(plan: Plan, parts: Sequence[Part], path: Path, threads: int) -> int:
+    sizes = {key: plan.bytes_of(key) for key in plan.shapes}
+    total = sum(sizes.values())
+    threads = max(1, min(threads, total // _THREAD_BYTES))
+    with path.open("wb") as file:
+        file.write(plan.header)
+        file.flush()
+        sections: list[list[Key]] = [[] for _ in range(threads)]
+        starts = [0] * threads
+        before = 0
+        for key, size in sizes.items():
+            number = min(before * threads // total, threads - 1)
+            if not sections[number]:
+                starts[number] = len(plan.header) + before
+            sections[number].append(key)
+            before += size
+        if threads == 1:
+            _write_section(plan, parts, sections[0], file.fileno(), starts[0])
+        else:
+            with ThreadPoolExecutor(threads) as pool:  # numpy and reading let go of the lock
+                for job in [
+                    pool.submit(_write_section, plan, parts, keys, file.fileno(), start)
+                    for keys, start in zip(sections, starts, strict=True)
+                ]:
+                    job.result()
+    return len(plan.header) + total
+
+
+def _write_section(
+    plan: Plan, parts: Sequence[Part], keys: Sequence[Key], file: int, start: int
 ) -> None:
-    """Put the parts beside each other, then weigh them all at once: long rows compute fast."""
+    stream = Stream(file, start, _PIECE)
+    for key in keys:
+        count, *rest = plan.shapes[key]
+        step = max(1, _PIECE // (ITEM_BYTES[plan.kind] * prod(rest)))
+        for first in range(0, count, step):
+            rows = range(first, min(first + step, count))
+            _fill(
+                stream.take((len(rows), *rest), numpy_type(plan.kind)), plan.kind, key, rows, parts
+            )
+    stream.flush()
+
+
+def _fill(out: NDArray[Any], kind: Kind, key: Key, rows: range, parts: Sequence[Part]) -> None:
+    """Put these rows of the parts beside each other, weighed."""
+    given = [(part, half) for part in parts if (half := part.source.halves.get(key))]
+    if sum(half.shape[1] for _, half in given) < out.shape[1]:
+        out[...] = 0
+    for part, half in given:
+        factor = part.weight * half.scale if key[1] == "B" else 1.0
+        _place(out[:, part.start : part.start + half.shape[1]], kind, half, rows, part.file, factor)
+
+
+def _place(
+    out: NDArray[Any], kind: Kind, half: Half, rows: range, file: TensorFile, factor: float
+) -> None:
     import numpy as np
 
-    module, half = key
-    whole = _ranked(out.array, half, rank)
-    factors = np.ones(rank, np.float32)
-    start = 0
-    for source, weight in parts:
-        if key in source.tensors:
-            given = source.half(module, half)
-            end = start + given.array.shape[1]
-            factor = weight * source.scale_of(module) if half == "B" else 1.0
-            if given.kind == out.kind:
-                whole[:, start:end] = given.array
-                factors[start:end] = factor
-            else:
-                place = Tensor(out.kind, whole[:, start:end])
-                put_f32(place, as_f32(given) * np.float32(factor))
-        start += source.rank
-    if (factors != 1.0).any():
-        _weigh(out, np.repeat(factors, whole.shape[2]))
+    stored = half.stored
+    row = half.shape[1] * half.shape[2]
+    start = stored.start + rows.start * row * ITEM_BYTES[stored.kind]
+    plain = factor == 1.0 and stored.kind == kind
+    if plain and out.flags.c_contiguous:
+        file.read_into(out, start)
+        return
+    given = np.empty(out.shape, numpy_type(stored.kind))
+    file.read_into(given, start)
+    if plain:
+        out[...] = given
+    elif kind == "F32":
+        np.multiply(as_f32(stored.kind, given), np.float32(factor), out=out)
+    else:
+        put_f32(kind, out, as_f32(stored.kind, given) * np.float32(factor))
 
 
-def _weigh(out: Tensor, factors: NDArray[np.float32]) -> None:
-    """Multiply the columns by ``factors``, some rows at a time: what fits the cache is fast."""
-    rows = max(1, _BLOCK // factors.size)
-    for start in range(0, out.array.shape[0], rows):
-        block = Tensor(out.kind, out.array[start : start + rows])
-        put_f32(block, as_f32(block) * factors)
+def _layout(source: Source) -> Layout:
+    return source.rank, tuple((key, half.shape) for key, half in source.halves.items())
 
 
-def _entries(
-    sources: Sequence[Source], rank: int, kind: Kind | None, name: str
-) -> dict[tuple[str, str], tuple[Kind, tuple[int, int]]]:
-    """The kind and shape of each half that any of the parts has."""
-    found: dict[tuple[str, str], tuple[int, int]] = {}
-    for source in sources:
-        for (module, half), tensor in source.tensors.items():
-            rows, columns = tensor.shape
-            experts = (rows if half == "A" else columns) // source.rank_of(module)
-            shape = (experts * rank, columns) if half == "A" else (rows, experts * rank)
-            if found.setdefault((module, half), shape) != shape:
+def _common_kind(sources: Sequence[Source]) -> Kind:
+    kinds = {half.stored.kind for source in sources for half in source.halves.values()}
+    return kinds.pop() if len(kinds) == 1 else "F32"
+
+
+@lru_cache(maxsize=32)
+def _plan(layouts: tuple[Layout, ...], kind: Kind) -> Plan:
+    """The same for all mixes of adapters of these layouts."""
+    rank = sum(each for each, _ in layouts)
+    shapes: dict[Key, Shape] = {}
+    for _, halves in layouts:
+        for key, (first, _, last) in halves:
+            if shapes.setdefault(key, (first, rank, last)) != (first, rank, last):
                 raise AdapterError(
-                    f"{name}: its adapters disagree about the shape of {module}.",
+                    f"its adapters disagree about the shape of {key[0]}.",
                     fix="They were trained for different base models; take one of them away.",
                 )
-    kinds = {tensor.kind for source in sources for tensor in source.tensors.values()}
-    chosen: Kind = kind or (kinds.pop() if len(kinds) == 1 else "F32")
-    return {key: (chosen, shape) for key, shape in sorted(found.items())}
+    shapes = dict(sorted(shapes.items()))
+    entries = {}
+    for (module, half), (first, _, last) in shapes.items():
+        flat = (first * rank, last) if half == "A" else (first, rank * last)
+        entries[f"base_model.model.{module}.lora_{half}.weight"] = (kind, flat)
+    return Plan(kind, header_of(entries), shapes)
 
 
 def _write_config(configs: Sequence[Mapping[str, Any]], rank: int, path: Path) -> None:
@@ -224,17 +226,3 @@ def _write_config(configs: Sequence[Mapping[str, Any]], rank: int, path: Path) -
 
 def _listed(value: object) -> list[object]:
     return value if isinstance(value, list) else [] if value is None else [value]
-
-
-def _ranked(array: NDArray[Any], half: str, rank: int) -> NDArray[Any]:
-    rows, columns = array.shape
-    if half == "A":
-        return array.reshape(rows // rank, rank, columns)
-    return array.reshape(rows, rank, columns // rank)
-
-
-def _parameter(module: str) -> str:
-    """The path that PEFT's patterns name: a wrapped parameter is named by itself."""
-    if module.endswith(".experts.base_layer"):
-        return module.removesuffix("base_layer") + "gate_up_proj"
-    return f"{module}.down_proj" if module.endswith(".experts") else module

@@ -226,7 +226,9 @@ class VllmEngine:
             try:
                 with server.busy():
                     if entry:
-                        load = await server.ensure(entry.name, entry.path)
+                        if entry.recipe.check:
+                            entry.recipe.check()  # vLLM may read the files again at any time
+                        load = await server.ensure(entry.name, entry.path, entry.recipe.check)
                     answer = self._answer(row, request, server, entry)
                     async with contextlib.aclosing(answer) as deltas:
                         async for delta in deltas:

@@ -11,8 +11,8 @@ from pathlib import Path
 from adapters.adapter import Adapter, Refusal
 from adapters.engines.vllm.base_model import BaseModel
 from adapters.engines.vllm.capacity import Capacity, Size
-from adapters.engines.vllm.compose import Source, compose
-from adapters.engines.vllm.sources import open_source
+from adapters.engines.vllm.compose import compose
+from adapters.engines.vllm.sources import Source, open_source
 from adapters.engines.vllm.store import Recipe
 from adapters.engines.vllm.tensors import Kind
 from adapters.mix import Mix
@@ -23,7 +23,7 @@ log = logging.getLogger("kiki.adapters")
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """An adapter that fits, its tensors mapped."""
+    """An adapter that fits, as it was when that was found."""
 
     adapter: Adapter
     source: Source
@@ -79,7 +79,9 @@ class Shelf:
         first, weight = parts[0]
         if len(parts) == 1 and weight == 1.0 and first.source.native:
             key = _key([(first, weight)])
-            return Recipe(key, str(mix), prints, folder=first.source.folder)
+            return Recipe(
+                key, str(mix), prints, folder=first.source.folder, check=first.source.check
+            )
         size = sum(placed.size.bytes for placed, _ in parts)
         return Recipe(_key(parts), str(mix), prints, size, make=self._make(parts))
 
@@ -96,7 +98,7 @@ def fill(
     refused = []
     for adapter in adapters:
         old = before.placed.get(adapter.name)
-        if old and old.adapter == adapter:
+        if old and old.adapter == adapter and old.source.unchanged:
             placed[adapter.name] = old
             continue
         try:

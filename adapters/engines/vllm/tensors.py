@@ -1,20 +1,21 @@
-"""Safetensors files, read tensor by tensor, and new ones as memory maps that are filled in place.
+"""Safetensors files of numbers: where each tensor lies, read in pieces, written as a stream.
 
-Composing is bound by memory: an adapter of the production model is 2 GB, a mix of four 8 GB. The
-sources are read and not mapped: who copies over a mapped file ends the process that maps it.
+Nothing is mapped: a mapped file that its owner overwrites changes under the reader, and one that
+is cut short ends the process (SIGBUS). Pieces of a few megabytes stay in the processor's cache.
 """
 
 from __future__ import annotations
 
 import json
-import math
-import mmap
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
+from adapters.forms.tensors import read_header
 from kiki.errors import AdapterError
 
 if TYPE_CHECKING:
@@ -23,149 +24,145 @@ if TYPE_CHECKING:
 
 Kind = Literal["F16", "BF16", "F32"]
 ITEM_BYTES: dict[Kind, int] = {"F16": 2, "BF16": 2, "F32": 4}
-_LONGEST_HEADER = 100_000_000  # bytes; the safetensors library's own limit
 _ALIGNMENT = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Tensor:
-    """Numbers in memory, or in a mapped file; BF16, which numpy lacks, as its 16 bits."""
-
-    kind: Kind
-    array: NDArray[Any]
-
-
-class StoredFile:
-    """An open file that has to stay as it was when it was opened."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._file = os.open(path, os.O_RDONLY)
-        self._state = self._look()
-
-    def __del__(self) -> None:
-        if hasattr(self, "_file"):
-            os.close(self._file)
-
-    def read(self, array: NDArray[Any], offset: int) -> None:
-        """Fill ``array`` from ``offset`` on. Raises AdapterError where the file has changed."""
-        view = memoryview(array.data).cast("B")
-        while view:
-            count = os.preadv(self._file, [view], offset)
-            if count == 0:
-                break
-            view, offset = view[count:], offset + count
-        if view or self._look() != self._state:
-            raise AdapterError(
-                f"{self._path} was changed while it was served.", fix="It is looked at again."
-            )
-
-    def _look(self) -> tuple[int, int]:
-        stat = os.fstat(self._file)
-        return stat.st_size, stat.st_mtime_ns
-
-
-@dataclass(frozen=True, slots=True)
 class Stored:
-    """A tensor of a file, not read yet."""
+    """One tensor of a file; ``start`` is its first byte there."""
 
     kind: Kind
     shape: tuple[int, ...]
-    file: StoredFile
-    offset: int
+    start: int
 
     @property
     def size(self) -> int:
-        """How many numbers it has."""
-        return math.prod(self.shape)
-
-    def read(self) -> Tensor:
-        """Its numbers. Raises AdapterError where the file has changed since it was opened."""
-        import numpy as np
-
-        array = np.empty(self.shape, numpy_type(self.kind))
-        if array.size:
-            self.file.read(array, self.offset)
-        return Tensor(self.kind, array)
+        return prod(self.shape)
 
 
-def open_tensors(path: Path) -> dict[str, Stored]:
-    """All tensors of a file by name, nothing read yet.
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """Differs once a file was written to, cut short or replaced (times in nanoseconds)."""
+
+    size: int
+    modified: int
+    changed: int
+    inode: int
+
+    @classmethod
+    def of(cls, file: Path | int) -> Stamp:
+        """Of a path or an open file. Raises OSError."""
+        found = file.stat() if isinstance(file, Path) else os.fstat(file)
+        return cls(found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
+
+
+def stored_tensors(path: Path) -> dict[str, Stored]:
+    """All tensors of a file by name, nothing of them read.
 
     Raises AdapterError when it is missing or malformed, or holds other kinds of numbers.
     """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="np"):  # checks offsets, overlaps and sizes
-            pass
-        file = StoredFile(path)
-        with path.open("rb") as head:
-            length = int.from_bytes(head.read(8), "little")
-            header = json.loads(head.read(length))
-    except (OSError, SafetensorError, ValueError) as error:
-        raise AdapterError(f"{path} can't be read: {error}.", fix="Fetch it again.") from error
-    header.pop("__metadata__", None)
+    header, start = read_header(path)
     tensors = {}
     for name, entry in header.items():
-        kind = entry["dtype"]
-        if kind not in ITEM_BYTES:
-            raise AdapterError(f"{path}: {name} is {kind}; F16, BF16 or F32 is read.")
-        offset = 8 + length + entry["data_offsets"][0]
-        tensors[name] = Stored(kind, tuple(entry["shape"]), file, offset)
+        if entry["dtype"] not in ITEM_BYTES:
+            raise AdapterError(f"{path}: {name} is {entry['dtype']}; F16, BF16 or F32 is read.")
+        first = start + entry["data_offsets"][0]
+        tensors[name] = Stored(cast(Kind, entry["dtype"]), tuple(entry["shape"]), first)
     return tensors
 
 
-def create_tensors(
-    path: Path, entries: Mapping[str, tuple[Kind, tuple[int, ...]]]
-) -> dict[str, Tensor]:
-    """Make a file of zeros with these tensors and map it for writing."""
-    import numpy as np
+class TensorFile:
+    """A file that is read from, by any number of threads, while it bears ``stamp``.
 
+    As a context it raises AdapterError at its start and at its end where the file is another one.
+    """
+
+    def __init__(self, path: Path, stamp: Stamp) -> None:
+        self._path = path
+        self._stamp = stamp
+        self._file = -1
+
+    def __enter__(self) -> Self:
+        try:
+            self._file = os.open(self._path, os.O_RDONLY)
+        except OSError as error:
+            raise AdapterError(f"{self._path} can't be read: {error}.") from error
+        try:
+            self._check()
+        except AdapterError:
+            os.close(self._file)
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            if error is None:
+                self._check()
+        finally:
+            os.close(self._file)
+
+    def read_into(self, out: NDArray[Any], start: int) -> None:
+        """Fill ``out``, which is contiguous, with the bytes from ``start``. Raises AdapterError."""
+        left = memoryview(out.reshape(-1).view("u1").data)
+        try:
+            while left:
+                count = os.preadv(self._file, [left], start)
+                if not count:
+                    raise changed(self._path)
+                left, start = left[count:], start + count
+        except OSError as error:
+            raise AdapterError(f"{self._path} can't be read: {error}.") from error
+
+    def _check(self) -> None:
+        if Stamp.of(self._file) != self._stamp:
+            raise changed(self._path)
+
+
+def changed(path: Path) -> AdapterError:
+    return AdapterError(
+        f"{path} has changed since its adapter was found fit.", fix="It is looked at again."
+    )
+
+
+def header_of(entries: Mapping[str, tuple[Kind, Sequence[int]]]) -> bytes:
+    """What stands before the numbers of a file with these tensors, one after the other."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
     for name, (kind, shape) in entries.items():
-        start, end = end, end + ITEM_BYTES[kind] * int(np.prod(shape))
+        start, end = end, end + ITEM_BYTES[kind] * prod(shape)
         header[name] = {"dtype": kind, "shape": list(shape), "data_offsets": [start, end]}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-(len(text) + 8) % _ALIGNMENT)
-    if len(text) > _LONGEST_HEADER:
-        raise AdapterError(f"{path}: its header would be too long.")
-    with path.open("w+b") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        file.truncate(8 + len(text) + end)
-        file.flush()
-        data = mmap.mmap(file.fileno(), 0)
-    made = {}
-    for name, (kind, shape) in entries.items():
-        offset = 8 + len(text) + header[name]["data_offsets"][0]
-        array = np.frombuffer(data, numpy_type(kind), int(np.prod(shape)), offset)
-        made[name] = Tensor(kind, array.reshape(shape))
-    return made
+    return len(text).to_bytes(8, "little") + text
 
 
 def numpy_type(kind: Kind) -> str:
-    """The numpy type that holds numbers of this kind."""
+    """The numpy type that holds numbers of this kind; BF16, which numpy lacks, as its 16 bits."""
     return {"F16": "<f2", "BF16": "<u2", "F32": "<f4"}[kind]
 
 
-def as_f32(tensor: Tensor) -> NDArray[np.float32]:
+def as_f32(kind: Kind, array: NDArray[Any]) -> NDArray[np.float32]:
     """The numbers as float32, which holds every kind exactly."""
     import numpy as np
 
-    if tensor.kind == "BF16":
-        return (tensor.array.astype(np.uint32) << 16).view(np.float32)
-    return tensor.array.astype(np.float32, copy=False)
+    if kind == "BF16":
+        return (array.astype(np.uint32) << 16).view(np.float32)
+    return array.astype(np.float32, copy=False)
 
 
-def put_f32(out: Tensor, values: NDArray[np.float32]) -> None:
+def put_f32(kind: Kind, out: NDArray[Any], values: NDArray[np.float32]) -> None:
     """Round ``values`` to nearest, ties to even, into ``out``; infinities and NaN stay so."""
     import numpy as np
 
-    if out.kind != "BF16":
-        out.array[...] = values
+    if kind != "BF16":
+        out[...] = values
         return
     bits = values.view(np.uint32)
     rounded = bits + ((bits >> 16 & 1) + 0x7FFF)
     np.copyto(rounded, bits | 0x400000, where=np.isnan(values))
-    np.copyto(out.array, rounded >> 16, casting="unsafe")
+    np.copyto(out, rounded >> 16, casting="unsafe")

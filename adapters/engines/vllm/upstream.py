@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from adapters.engines.vllm.refusals import (
     load_error,
     refusal,
 )
-from kiki.errors import EngineError, EngineUnavailableError, PromptTooLongError
+from kiki.errors import AdapterError, EngineError, EngineUnavailableError, PromptTooLongError
 
 log = logging.getLogger("kiki.adapters")
 
@@ -106,15 +106,19 @@ class Upstream:
             self.healthy = False
         return self.healthy
 
-    async def ensure(self, name: str, path: Path) -> asyncio.Task[None]:
+    async def ensure(
+        self, name: str, path: Path, check: Callable[[], None] | None = None
+    ) -> asyncio.Task[None]:
         """Load the adapter unless it is loaded; the same load for all who ask at once.
+
+        ``check`` raises AdapterError where the files changed while vLLM read them.
 
         Returns what ``forget`` takes. Raises EngineError where the server refuses the adapter,
         ServerLostError where it doesn't answer.
         """
         load = self._loaded.get(name)
         if load is None:
-            load = asyncio.create_task(self._load(name, path), name=f"load {name}")
+            load = asyncio.create_task(self._load(name, path, check), name=f"load {name}")
             load.add_done_callback(lambda done: self._drop_failed(name, done))
             self._loaded[name] = load
         await asyncio.shield(load)
@@ -202,7 +206,7 @@ class Upstream:
         except (EngineError, LookupError, TypeError, ValueError):
             return None
 
-    async def _load(self, name: str, path: Path) -> None:
+    async def _load(self, name: str, path: Path, check: Callable[[], None] | None) -> None:
         started = time.monotonic()
         body = {"lora_name": name, "lora_path": str(path)}
         try:
@@ -221,6 +225,12 @@ class Upstream:
             if response.status_code >= 500 and not await self.probe():
                 raise self._lost(failure)
             raise failure
+        try:
+            if check:
+                check()
+        except AdapterError:
+            await self.unload_stranger(name)  # what it read is anything
+            raise
         self.loads += 1
         self.load_seconds += time.monotonic() - started
 

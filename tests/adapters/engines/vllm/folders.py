@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +10,9 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from adapters.adapter import Adapter
+from adapters.engines.vllm.sources import Source
+from adapters.folders import fingerprint
+from adapters.forms.tensors import read_safetensors
 
 Arrays = Mapping[str, tuple[np.ndarray, np.ndarray]]
 
@@ -42,16 +44,22 @@ def small_adapter(folder: Path, seed: int, *, rank: int = 4, layers: int = 2) ->
 
 def adapter_at(folder: Path) -> Adapter:
     """A PEFT folder as the catalog would give it."""
-    config_text = (folder / "adapter_config.json").read_bytes()
-    config = json.loads(config_text)
-    weights = (folder / "adapter_model.safetensors").read_bytes()
+    config = json.loads((folder / "adapter_config.json").read_bytes())
     return Adapter(
         name=folder.name,
         path=folder,
         form="peft",
         rank=config["r"],
         alpha=config["lora_alpha"],
-        bytes=len(weights),
+        bytes=(folder / "adapter_model.safetensors").stat().st_size,
         base=str(config.get("base_model_name_or_path", "")),
-        fingerprint=hashlib.sha256(weights + config_text).hexdigest(),
+        fingerprint=fingerprint(folder),
     )
+
+
+def numbers_of(source: Source, module: str, half: str) -> np.ndarray:
+    """Half a module, as another reader sees it, with its rank in the middle; BF16 as float32."""
+    for name, array in read_safetensors(source.folder / "adapter_model.safetensors").items():
+        if f"{module.partition('layers.')[2]}.lora_{half}." in name:
+            return array.reshape(source.halves[module, half].shape)
+    raise KeyError(module, half)

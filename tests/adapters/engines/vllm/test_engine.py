@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import shutil
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
@@ -10,17 +12,21 @@ from pathlib import Path
 import pytest
 
 from adapters.engines.base import GenerateRequest, Message, Sampling, complete
-from adapters.engines.vllm.compose import Source
-from adapters.engines.vllm.tensors import as_f32
+from adapters.engines.vllm.base_model import BaseModel
+from adapters.engines.vllm.sources import Source, open_source
 from adapters.folders import fingerprint
+from adapters.forms.reading import read_lora
+from adapters.forms.writing import write_lora
 from adapters.mix import BASE, Mix
 from kiki.errors import (
+    AdapterError,
     EngineError,
     EngineUnavailableError,
+    KikiError,
     PromptTooLongError,
     UnknownAdapterError,
 )
-from tests.adapters.engines.vllm.folders import small_adapter
+from tests.adapters.engines.vllm.folders import numbers_of, small_adapter
 from tests.waiting import until
 
 SHELL, HALVES = Mix.single("shell"), Mix.of({"shell": 0.5, "python": 0.5})
@@ -52,7 +58,7 @@ async def test_on_a_cpu_the_base_has_an_adapter_that_adds_nothing(servers, start
     name = await text(engine, BASE)
     assert name.startswith("nothing@")
     zero = Source.open(Path(servers[0].adapters[name]), "model.")
-    assert not any(as_f32(t.read()).any() for (_, half), t in zero.tensors.items() if half == "B")
+    assert not any(numbers_of(zero, module, "B").any() for module, _ in zero.halves)
     await engine.set_adapters([])
     assert await text(engine, BASE) == "base-model"
 
@@ -354,7 +360,7 @@ async def test_an_adapter_that_can_not_be_read_is_refused_with_the_reason(
     again = [replace(adapters[0], fingerprint="changed"), *adapters[1:]]
     [refusal] = await engine.set_adapters(again)
     assert refusal.name == "shell"
-    assert "can't be read" in refusal.reason
+    assert "is cut off in its header" in refusal.reason
     assert "shell" not in engine.adapters
 
 
@@ -379,12 +385,9 @@ async def test_an_adapter_too_big_for_a_slot_is_refused_at_once(servers, start_e
 async def test_an_adapter_in_another_form_is_converted_once(
     servers, start_engine, adapters, tmp_path
 ):
-    from adapters.forms.reading import read_lora
-    from adapters.forms.writing import write_lora
-
     write_lora(read_lora(adapters[0].path), "mlx", tmp_path / "mlx" / "shell")
-    made = tmp_path / "mlx" / "shell"
-    adapter = replace(adapters[0], path=made, form="mlx", fingerprint=fingerprint(made))
+    folder = tmp_path / "mlx" / "shell"
+    adapter = replace(adapters[0], path=folder, form="mlx", fingerprint=fingerprint(folder))
     engine = await start_engine(servers[0])
     assert await engine.set_adapters([adapter]) == ()
     name = await text(engine, SHELL)
@@ -423,3 +426,83 @@ async def test_mixes_of_a_gateway_that_is_gone_are_unloaded_at_the_start(
     }
     await start_engine(servers[0])
     assert list(servers[0].adapters) == ["someone-elses"]
+
+
+def copy_over(adapter, other) -> None:
+    """As ``cp`` does: the same file with other bytes."""
+    shutil.copyfile(
+        other.path / "adapter_model.safetensors", adapter.path / "adapter_model.safetensors"
+    )
+
+
+@pytest.mark.parametrize("mix", [SHELL, HALVES])
+async def test_an_adapter_that_was_copied_over_is_refused_and_serving_goes_on(
+    mix, servers, start_engine, adapters
+):
+    engine = await start_engine(servers[0])
+    before = await text(engine, mix)
+    copy_over(adapters[0], adapters[4])
+    with pytest.raises(KikiError, match=r"shell.* has changed"):
+        await text(engine, Mix.of({**dict(mix.weights), "cpp": 0.1}))
+    if mix is HALVES:  # composed of what was found fit
+        assert await text(engine, mix) == before
+    else:
+        with pytest.raises(AdapterError, match=r"shell has changed"):
+            await text(engine, mix)
+    assert (await text(engine, Mix.of({"sql": 0.5}))).startswith("sql=0.5@")
+    [refused] = await engine.set_adapters(adapters)
+    assert "shell has changed" in refused.reason
+    now = replace(adapters[0], fingerprint=fingerprint(adapters[0].path))
+    assert await engine.set_adapters([now, *adapters[1:]]) == ()
+    assert await text(engine, mix) != before
+
+
+async def test_an_adapter_cut_short_is_an_error_of_its_request(servers, start_engine, adapters):
+    engine = await start_engine(servers[0])
+    os.truncate(adapters[0].path / "adapter_model.safetensors", 300)
+    with pytest.raises(EngineError, match=r"could not be composed: .*shell.* has changed"):
+        await text(engine, HALVES)
+    assert await text(engine, BASE) == "base-model"
+
+
+async def test_an_adapter_that_was_only_touched_is_served_once_it_was_looked_at(
+    servers, start_engine, adapters
+):
+    engine = await start_engine(servers[0])
+    before = await text(engine, SHELL)
+    weights = adapters[0].path / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes())
+    assert await engine.set_adapters(adapters) == ()
+    assert await text(engine, SHELL) == before
+
+
+async def test_an_adapter_that_changes_while_vllm_reads_it_is_not_left_loaded(
+    servers, start_engine, adapters
+):
+    engine = await start_engine(servers[0])
+    servers[0].loading.clear()
+    request = asyncio.create_task(text(engine, SHELL))
+    await until(lambda: servers[0].loads.total() > 0)
+    copy_over(adapters[0], adapters[4])
+    servers[0].loading.set()
+    with pytest.raises(AdapterError, match="has changed"):
+        await request
+    assert servers[0].adapters == {}
+
+
+@pytest.mark.parametrize("changed", ["prefix", "modules"])
+async def test_what_was_converted_for_another_base_is_not_used(changed, adapters, tmp_path):
+    write_lora(read_lora(adapters[0].path), "mlx", tmp_path / "mlx")
+    adapter = replace(
+        adapters[0], path=tmp_path / "mlx", form="mlx", fingerprint=fingerprint(tmp_path / "mlx")
+    )
+    one = open_source(adapter, BaseModel(), tmp_path / "converted")
+    again = open_source(adapter, BaseModel(), tmp_path / "converted")
+    modules = {m: (1, o, i) for m, o, i in one.shapes()}
+    modules = {m.removeprefix("model."): shape for m, shape in modules.items()}
+    other = {
+        "prefix": BaseModel(prefix="model.language_model."),
+        "modules": BaseModel(modules=modules),
+    }[changed]
+    assert again.folder == one.folder
+    assert open_source(adapter, other, tmp_path / "converted").folder != one.folder

@@ -6,7 +6,8 @@ import shutil
 import pytest
 
 from adapters.catalog import SHIPPED
-from adapters.engines.vllm.compose import Source, compose
+from adapters.engines.vllm.compose import compose
+from adapters.engines.vllm.sources import Source
 from adapters.mix import Mix
 from tests.adapters.engines.vllm.peft_sum import first_logprobs
 
