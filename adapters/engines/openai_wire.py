@@ -35,11 +35,18 @@ def sampling_fields(sampling: Sampling) -> dict[str, Any]:
     return fields
 
 
-async def events(lines: AsyncIterator[str]) -> AsyncIterator[dict[str, Any]]:
-    """The JSON objects of a server-sent stream, without its ``[DONE]``."""
-    async for line in lines:
-        if line.startswith("data: ") and line != "data: [DONE]":
-            yield json.loads(line[6:])
+async def events(chunks: AsyncIterator[bytes]) -> AsyncIterator[dict[str, Any]]:
+    """The JSON objects of a server-sent stream, without its ``[DONE]``.
+
+    Lines end at LF alone: a string in the JSON may hold the other signs that end one in Unicode.
+    """
+    rest = b""
+    async for chunk in chunks:
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            data = line.removeprefix(b"data: ").strip()
+            if line.startswith(b"data: ") and data != b"[DONE]":
+                yield json.loads(data)
 
 
 def usage_of(usage: dict[str, Any]) -> Usage:

@@ -129,8 +129,8 @@ class Replica:
     async def _row(self, row: int, mix: Mix, body: dict[str, Any]) -> AsyncGenerator[Delta, None]:
         finish: str | None = None
         usage = Usage()
-        async with self._turns.turn(mix), self._stream(body) as lines:
-            async for chunk in events(lines):
+        async with self._turns.turn(mix), self._stream(body) as chunks:
+            async for chunk in events(chunks):
                 if "error" in chunk:
                     raise _engine_error(chunk["error"])
                 if chunk.get("usage"):
@@ -147,13 +147,13 @@ class Replica:
         yield Delta(row, finish_reason="length" if finish == "length" else "stop", usage=usage)
 
     @contextlib.asynccontextmanager
-    async def _stream(self, body: dict[str, Any]) -> AsyncIterator[AsyncIterator[str]]:
+    async def _stream(self, body: dict[str, Any]) -> AsyncIterator[AsyncIterator[bytes]]:
         url = self.child.url + "/v1/chat/completions"
         try:
             async with self._client.stream("POST", url, json=body) as response:
                 if response.status_code != 200:
                     raise _engine_error(error_of(await response.aread()))
-                yield response.aiter_lines()
+                yield response.aiter_bytes()
         except httpx.ReadTimeout as error:
             raise EngineError("The engine gave no token for 300 s.") from error
         except httpx.TransportError as error:

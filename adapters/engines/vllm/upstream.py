@@ -170,7 +170,7 @@ class Upstream:
                 if response.status_code != 200:
                     error = error_of(await response.aread())
                     raise await self._judge(response.status_code, error, body)
-                yield self._watched(events(response.aiter_lines()))
+                yield self._watched(events(response.aiter_bytes()))
         except httpx.ReadTimeout as error:
             self.suspect.set()
             raise EngineError(f"vLLM at {self.url} gave no token in time.") from error
