@@ -113,7 +113,7 @@ class Child:
                 f"{self._start_timeout:.0f} s.",
                 fix="See the engine's lines in the log; raise engine_start_timeout if it is slow.",
             ) from error
-        except (OSError, ValueError) as error:
+        except Exception as error:  # whatever it is, the restarts must go on
             await self._give_up()
             raise EngineUnavailableError(
                 f"The {self._program.label} engine did not start: {error}."

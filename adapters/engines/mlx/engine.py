@@ -197,9 +197,12 @@ class MlxEngine:
                 self._runner = runner
                 self.refused = await self._serve(runner, worker)
             await self._probe()
-        except BaseException:
+        except BaseException as error:
             await self._end_worker()
             self.state = "down"
+            if isinstance(error, Exception) and not isinstance(error, EngineUnavailableError):
+                # Whatever it is, the restarts must go on.
+                raise EngineUnavailableError(f"The MLX engine did not start: {error!r}.") from error
             raise
         self.state = "ready"
 
