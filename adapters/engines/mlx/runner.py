@@ -201,6 +201,7 @@ class Runner:
             job.emit(error)
             return
         except Exception as error:
+            log.error("an adapter can't be loaded", exc_info=error)
             job.emit(_failed(error, "An adapter can't be loaded"))
             return
         prefix = self.prefixes.find(job.mix, job.prompt.tokens) if job.reuse else None
@@ -249,6 +250,7 @@ class Runner:
                 return
             self._keep(token)
         except Exception as error:
+            log.error("the engine failed on one answer", exc_info=error)
             row.fail(_failed(error, "The engine failed on this answer"))
         if token.finish is None:
             self._batch.remove(row)
