@@ -67,12 +67,17 @@ def fingerprint(path: Path) -> str:
 def read_unchanged(adapter: Adapter, base: BaseShape | None = None) -> Lora:
     """The adapter's weights, as they were when it was found fit.
 
-    Raises AdapterError where its files are others by now: they are looked at again first.
+    Raises AdapterError where its files are others by now.
     """
     lora = read_lora(adapter.path, base=base)
-    if fingerprint(adapter.path) != adapter.fingerprint:
-        raise AdapterError(f"{adapter.path} has changed.", fix="It is looked at again.")
+    check_unchanged(adapter, adapter.path)
     return lora
+
+
+def check_unchanged(adapter: Adapter, path: Path) -> None:
+    """Raise AdapterError unless what lies at ``path`` is what was found fit."""
+    if fingerprint(path) != adapter.fingerprint:
+        raise AdapterError(f"{adapter.path} has changed.", fix="It is looked at again.")
 
 
 def name_of(path: Path) -> str:

@@ -11,12 +11,11 @@ from adapters.engines.tasks import end_tasks
 
 
 async def together(rows: Sequence[AsyncGenerator[Delta, None]]) -> AsyncGenerator[Delta, None]:
-    """The deltas of all rows as they come; the first row that fails ends them all."""
-    if len(rows) == 1:
-        async with contextlib.aclosing(rows[0]) as row:
-            async for delta in row:
-                yield delta
-        return
+    """The deltas of all rows as they come; the first row that fails ends them all.
+
+    Rows run on whether their deltas are read or not: a caller who is slow must not keep a slot
+    from others. What is unread waits here, at most ``max_tokens`` deltas a row.
+    """
     queue: asyncio.Queue[Delta | Exception] = asyncio.Queue()
     tasks = {asyncio.create_task(_pump(row, queue)) for row in rows}
     try:

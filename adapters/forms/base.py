@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from adapters.forms.folder import rank_of
-from adapters.forms.gguf_file import read_gguf_header
+from adapters.forms.gguf_file import TensorInfo, read_gguf_header
 from adapters.forms.gguf_names import ARCHITECTURES
 from kiki.errors import AdapterError
 
@@ -49,18 +49,26 @@ def read_base_shape(base_gguf: Path) -> BaseShape:
     Raises AdapterError when the file is missing or unreadable, or of an architecture whose
     adapters aren't converted.
     """
-    if not base_gguf.is_file():
-        raise AdapterError(f"The base model {base_gguf} is missing.", fix="kiki models pull")
-    try:
-        metadata, tensors = read_gguf_header(base_gguf)
-    except AdapterError as error:
-        raise AdapterError(f"{base_gguf} isn't a readable GGUF file: {error.message}") from error
+    metadata, tensors = read_base_header(base_gguf)
     shape = read_metadata(metadata, str(base_gguf))
     weights = {
         tensor.name: (1, *tensor.shape) if len(tensor.shape) == 1 else tensor.shape
         for tensor in tensors
     }
     return BaseShape(shape.architecture, shape.heads, shape.layers, weights)
+
+
+def read_base_header(base_gguf: Path) -> tuple[dict[str, Any], list[TensorInfo]]:
+    """Metadata and tensors of a base model of any architecture.
+
+    Raises AdapterError when the file is missing or unreadable.
+    """
+    if not base_gguf.is_file():
+        raise AdapterError(f"The base model {base_gguf} is missing.", fix="kiki models pull")
+    try:
+        return read_gguf_header(base_gguf)
+    except AdapterError as error:
+        raise AdapterError(f"{base_gguf} isn't a readable GGUF file: {error.message}") from error
 
 
 def read_metadata(metadata: Mapping[str, Any], where: str) -> BaseShape:

@@ -242,6 +242,14 @@ async def test_a_cancelled_answer_frees_its_slot(engine):
         await complete(engine, [ask(BASE, max_tokens=2)] * slots)
 
 
+async def test_who_stops_reading_keeps_nobody_waiting(engine):
+    async with aclosing(engine.generate([ask(SHELL, max_tokens=8)])) as unread:
+        await anext(unread)
+        async with asyncio.timeout(120):  # what would else wait for ever
+            await complete(engine, [ask(PYTHON, max_tokens=2)])
+        assert [delta async for delta in unread][-1].finish_reason == "length"
+
+
 async def test_it_is_ready_when_it_can_generate(engine):
     assert engine.state == "ready"
     assert await engine.ready()

@@ -1,4 +1,4 @@
-"""Adapters as files that llama.cpp loads: converted once for a base, kept while they are in use."""
+"""Adapters as files that llama.cpp loads: made once for a base, kept while they are in use."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import fcntl
 import functools
 import hashlib
 import os
+import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,8 +15,9 @@ from pathlib import Path
 
 from adapters import forms
 from adapters.adapter import Adapter, Refusal
+from adapters.engines.llamacpp import fit
 from adapters.engines.llamacpp.fit import BaseTensors, check_gguf_fits, read_base_tensors
-from adapters.folders import read_unchanged
+from adapters.folders import check_unchanged, read_unchanged
 from adapters.forms import BaseShape, read_base_shape, write_lora
 from kiki.errors import AdapterError
 
@@ -30,17 +32,26 @@ class AdapterSet:
     fingerprints: Mapping[str, str]
     _locks: list[int] = field(default_factory=list, compare=False)
 
+    def hold(self, file: Path) -> None:
+        """Keep ``file`` on disk. Raises OSError."""
+        lock = os.open(file, os.O_RDONLY)
+        self._locks.append(lock)
+        fcntl.flock(lock, fcntl.LOCK_SH)
+
     def release(self) -> None:
         while self._locks:
             os.close(self._locks.pop())
 
 
 class AdapterFiles:
-    """The converted adapters of one base model, in a folder that other gateways may share.
+    """The adapters of one base model as GGUF, in a folder that other gateways may share.
+
+    A GGUF adapter is copied: what a server loads, at its first start and after a crash, is then
+    what was found fit, whatever becomes of the file that it came from.
 
     Whoever uses a file holds a shared lock (flock) on it, which the kernel frees with the process.
     A file without a lock is removed when the adapter has another fingerprint now, or when nothing
-    has used it for 30 days. Converting and removing take turns by a lock on the folder.
+    has used it for 30 days. Making and removing take turns by a lock on the folder.
     """
 
     def __init__(self, base: Path, folder: Path, *, f32: bool = False) -> None:
@@ -51,50 +62,64 @@ class AdapterFiles:
         self._tensors: BaseTensors | None = None
 
     def prepare(self, adapters: Sequence[Adapter]) -> tuple[AdapterSet, tuple[Refusal, ...]]:
-        """The adapters that fit the base, converted where that wasn't done; and the others.
+        """The adapters that fit the base, made where that wasn't done; and the others.
 
         Raises AdapterError when the folder can't be written.
         """
         files: dict[str, Path] = {}
         fingerprints: dict[str, str] = {}
-        locks: list[int] = []
+        made = AdapterSet(files, fingerprints)
         refused = []
-        with self._alone():
-            for adapter in adapters:
-                try:
-                    files[adapter.name] = self._file(adapter, locks)
-                    fingerprints[adapter.name] = adapter.fingerprint
-                except AdapterError as error:
-                    refused.append(Refusal(adapter.name, adapter.path, str(error)))
-                except OSError as error:
-                    reason = f"{adapter.path} can't be converted: {error}."
-                    refused.append(Refusal(adapter.name, adapter.path, reason))
-            self._sweep(files)
-        return AdapterSet(files, fingerprints, locks), tuple(refused)
+        try:
+            with self._alone():
+                for adapter in adapters:
+                    try:
+                        files[adapter.name] = self._file(adapter, made)
+                        fingerprints[adapter.name] = adapter.fingerprint
+                    except AdapterError as error:
+                        refused.append(Refusal(adapter.name, adapter.path, str(error)))
+                    except OSError as error:
+                        reason = f"{adapter.path} can't be put into {self._folder}: {error}."
+                        refused.append(Refusal(adapter.name, adapter.path, reason))
+                self._sweep(files)
+        except BaseException:
+            made.release()
+            raise
+        return made, tuple(refused)
 
-    def _file(self, adapter: Adapter, locks: list[int]) -> Path:
-        if adapter.form == "gguf":
-            self._tensors = self._tensors or read_base_tensors(self._base)
-            check_gguf_fits(adapter.path, self._tensors)
-            return adapter.path
+    def _file(self, adapter: Adapter, made: AdapterSet) -> Path:
         version = hashlib.sha256(adapter.fingerprint.encode()).hexdigest()[:16]
         out = self._folder / f"{adapter.name}-{self._for_base}-{version}.gguf"
         if not out.is_file():
-            self._shape = self._shape or read_base_shape(self._base)
-            lora = read_unchanged(adapter, self._shape)
-            write_lora(lora, "gguf", out, base=self._shape, dtype="f32" if self._f32 else None)
-        lock = os.open(out, os.O_RDONLY)
-        locks.append(lock)
-        fcntl.flock(lock, fcntl.LOCK_SH)
+            if adapter.form == "gguf":
+                self._copy(adapter, out)
+            else:
+                self._convert(adapter, out)
+        made.hold(out)
         os.utime(out)
         return out
+
+    def _copy(self, adapter: Adapter, out: Path) -> None:
+        self._tensors = self._tensors or read_base_tensors(self._base)
+        copy = self._folder / ".copy.gguf"  # there is one at a time
+        try:
+            check_gguf_fits(adapter.path, self._tensors)
+            shutil.copyfile(adapter.path, copy)
+            check_unchanged(adapter, copy)
+            copy.replace(out)
+        finally:
+            copy.unlink(missing_ok=True)
+
+    def _convert(self, adapter: Adapter, out: Path) -> None:
+        self._shape = self._shape or read_base_shape(self._base)
+        lora = read_unchanged(adapter, self._shape)
+        write_lora(lora, "gguf", out, base=self._shape, dtype="f32" if self._f32 else None)
 
     def _sweep(self, files: Mapping[str, Path]) -> None:
         """Remove what is stale and nobody's; a file that can't be removed stays."""
         stale = {
             path
             for name, file in files.items()
-            if file.parent == self._folder
             # A name may hold any character but "/"; the two parts after it have a fixed length.
             for path in self._folder.iterdir()
             if path.name.startswith(f"{name}-{self._for_base}-")
@@ -124,11 +149,11 @@ class AdapterFiles:
 
     @functools.cached_property
     def _for_base(self) -> str:
-        """Changes with the base, the number format, and the converter."""
+        """Changes with the base, the number format, and the code that converts and checks."""
         size = self._base.stat().st_size if self._base.is_file() else 0
         digest = hashlib.sha256(f"{self._base.name} {size} {self._f32}".encode())
         assert forms.__file__
-        for module in sorted(Path(forms.__file__).parent.glob("*.py")):
+        for module in (Path(fit.__file__), *sorted(Path(forms.__file__).parent.glob("*.py"))):
             digest.update(module.read_bytes())
         return digest.hexdigest()[:8]
 

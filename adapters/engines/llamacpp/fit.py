@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from adapters.forms.base import read_base_header
 from adapters.forms.gguf_file import read_gguf_file
 from kiki.errors import AdapterError
 
@@ -24,15 +25,9 @@ class BaseTensors:
 
 def read_base_tensors(base_gguf: Path) -> BaseTensors:
     """Raises AdapterError when the base can't be read."""
-    from gguf import GGUFReader
-
-    try:
-        reader = GGUFReader(base_gguf)
-        architecture = str(reader.fields["general.architecture"].contents())
-    except (OSError, ValueError, IndexError, KeyError) as error:
-        raise AdapterError(f"{base_gguf} isn't a readable GGUF model: {error}.") from error
-    shapes = {t.name: tuple(int(size) for size in t.shape[::-1]) for t in reader.tensors}
-    return BaseTensors(architecture, shapes)
+    metadata, tensors = read_base_header(base_gguf)
+    architecture = str(metadata.get("general.architecture", "unknown"))
+    return BaseTensors(architecture, {tensor.name: tensor.shape for tensor in tensors})
 
 
 def check_gguf_fits(adapter: Path, base: BaseTensors) -> None:

@@ -50,7 +50,7 @@ class Replica:
         self.last_delta = float("-inf")
         self._ids = {name: number for number, name in enumerate(adapters.files)}
         self._turns = Turns(spec.slots)
-        self._batches = 0
+        self._unfinished: set[object] = set()
         self._idle = asyncio.Event()
         self._client = httpx.AsyncClient(
             timeout=httpx.Timeout(300.0, connect=2.0),
@@ -78,8 +78,8 @@ class Replica:
         self.adapters.release()
 
     async def drained(self) -> None:
-        """Return when no row is in flight."""
-        while self._batches:
+        """Return when no row is in flight, whether its answer was read or not."""
+        while self._unfinished:
             self._idle.clear()
             await self._idle.wait()
 
@@ -90,19 +90,35 @@ class Replica:
         bodies = [self._body(request) for request in requests]
         if self.state != "ready":
             raise self._unavailable()
-        self._batches += 1
+        marks = [object() for _ in requests]
+        self._unfinished.update(marks)
         try:
             rows = [
-                self._row(row, request.mix, body)
-                for row, (request, body) in enumerate(zip(requests, bodies, strict=True))
+                self._marked(mark, self._row(row, request.mix, body))
+                for row, (mark, request, body) in enumerate(
+                    zip(marks, requests, bodies, strict=True)
+                )
             ]
             async with aclosing(together(rows)) as deltas:
                 async for delta in deltas:
                     yield delta
+        finally:  # a row that is cancelled before its first step doesn't take its mark away
+            self._finish(*marks)
+
+    async def _marked(
+        self, mark: object, row: AsyncGenerator[Delta, None]
+    ) -> AsyncGenerator[Delta, None]:
+        try:
+            async with aclosing(row):
+                async for delta in row:
+                    yield delta
         finally:
-            self._batches -= 1
-            if not self._batches:
-                self._idle.set()
+            self._finish(mark)
+
+    def _finish(self, *marks: object) -> None:
+        self._unfinished.difference_update(marks)
+        if not self._unfinished:
+            self._idle.set()
 
     def _body(self, request: GenerateRequest) -> dict[str, Any]:
         return {

@@ -10,6 +10,7 @@ from gguf import GGUFReader, GGUFWriter
 
 from adapters.adapter import Adapter
 from adapters.engines.llamacpp.files import UNUSED_DAYS, AdapterFiles
+from adapters.folders import fingerprint
 from adapters.forms import read_base_shape, read_lora, write_lora
 from kiki.errors import AdapterError
 from tests.contract.shipped import SHIPPED, as_mlx, copied, damaged, shipped
@@ -28,8 +29,8 @@ def files(base_gguf, tmp_path_factory):
     return AdapterFiles(base_gguf, tmp_path_factory.mktemp("cache"))
 
 
-def as_gguf(path, **changes) -> Adapter:
-    return replace(shipped("shell")[0], path=path, form="gguf", **changes)
+def as_gguf(path) -> Adapter:
+    return replace(shipped("shell")[0], path=path, form="gguf", fingerprint=fingerprint(path))
 
 
 def tensors(path) -> dict[str, np.ndarray]:
@@ -54,7 +55,28 @@ def test_each_form_becomes_the_same_weights_and_is_made_only_once(base_gguf, tmp
 def test_a_gguf_adapter_is_used_as_it_comes(files, shell_gguf):
     held, refused = files.prepare([as_gguf(shell_gguf)])
     assert refused == ()
-    assert held.files == {"shell": shell_gguf}
+    assert held.files["shell"].read_bytes() == shell_gguf.read_bytes()
+
+
+def test_a_gguf_adapter_that_goes_is_served_from_its_copy(files, shell_gguf, tmp_path):
+    mine = tmp_path / "shell.gguf"
+    mine.write_bytes(shell_gguf.read_bytes())
+    held, _ = files.prepare([as_gguf(mine)])
+    mine.write_bytes(b"something else")
+    assert held.files["shell"].read_bytes() == shell_gguf.read_bytes()
+
+
+def test_a_gguf_adapter_replaced_since_it_was_found_fit_is_refused(base_gguf, shell_gguf, tmp_path):
+    mine, files = tmp_path / "shell.gguf", AdapterFiles(base_gguf, tmp_path / "cache")
+    mine.write_bytes(shell_gguf.read_bytes())
+    found = as_gguf(mine)
+    mine.write_bytes(shell_gguf.read_bytes()[:-4] + b"\0\0\0\0")
+    held, (refusal,) = files.prepare([found])
+    assert held.files == {}
+    assert f"{mine} has changed" in refusal.reason
+    assert list((tmp_path / "cache").glob("*.gguf")) == []
+    held, refused = files.prepare([as_gguf(mine)])
+    assert (list(held.files), refused) == (["shell"], ())
 
 
 def lora_file(path, architecture="llama", kind="lora", **halves):
@@ -152,7 +174,10 @@ def test_a_folder_that_cannot_be_written_is_named_with_the_fix(base_gguf, tmp_pa
         AdapterFiles(base_gguf, tmp_path / "file" / "cache").prepare(shipped("shell"))
 
 
-def test_the_fingerprint_and_not_the_path_tells_contents_apart(files, shell_gguf):
-    one, _ = files.prepare([as_gguf(shell_gguf, fingerprint="1")])
-    two, _ = files.prepare([as_gguf(shell_gguf, fingerprint="2")])
+def test_the_fingerprint_and_not_the_path_tells_contents_apart(files, shell_gguf, tmp_path):
+    mine = tmp_path / "shell.gguf"
+    mine.write_bytes(shell_gguf.read_bytes())
+    one, _ = files.prepare([as_gguf(mine)])
+    mine.write_bytes(shell_gguf.read_bytes() + b"\0")
+    two, _ = files.prepare([as_gguf(mine)])
     assert one != two
