@@ -58,6 +58,7 @@ class Child:
         self._log_reader: asyncio.Task[None] | None = None
         self._last_lines: deque[str] = deque(maxlen=20)
         self._retry_at = 0.0
+        self._stopped = False
         self.state: EngineState = "stopped"
         self.url = ""
         self.restarts = 0
@@ -73,10 +74,13 @@ class Child:
 
     async def start(self) -> None:
         """Start and probe once, then watch. Raises EngineUnavailableError if that fails."""
+        self._stopped = False
         await self._launch()
         self._watcher = asyncio.create_task(self._watch(), name="engine-watcher")
 
     async def stop(self) -> None:
+        """End the process; a start that is under way fails."""
+        self._stopped = True
         if self._watcher:
             self._watcher.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -97,8 +101,11 @@ class Child:
                     stderr=asyncio.subprocess.PIPE,
                     start_new_session=True,
                 )
+                self._check_running()
                 self.url = await self._handshake(self._process)
-                if not await self._probe(self.url):
+                probed = await self._probe(self.url)
+                self._check_running()
+                if not probed:
                     raise EngineUnavailableError(
                         f"The {self._program.label} engine started but could not generate a token.",
                         fix="See the engine's lines in the log.",
@@ -119,6 +126,10 @@ class Child:
                 f"The {self._program.label} engine did not start: {error}."
             ) from error
         self.state = "ready"
+
+    def _check_running(self) -> None:
+        if self._stopped:
+            raise EngineUnavailableError(f"The {self._program.label} engine was stopped.")
 
     async def _give_up(self) -> None:
         self.state = "down"
@@ -191,9 +202,11 @@ class Child:
         if process.stdin:
             process.stdin.close()
         try:
-            await asyncio.wait_for(process.wait(), 5)
-        except TimeoutError:
-            process.kill()
-            await process.wait()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(process.wait(), 5)
+        finally:  # whoever waits may be cancelled; the process must not be left
+            if process.returncode is None:
+                process.kill()
+        await process.wait()
         if self._log_reader:
             await self._log_reader

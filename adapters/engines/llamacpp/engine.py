@@ -54,7 +54,8 @@ class LlamaCppEngine:
         self._incoming: Replica | None = None
         self._retiring: set[asyncio.Task[None]] = set()
         self._retired_restarts = 0
-        self._changing = asyncio.Lock()
+        self._changing = asyncio.Lock()  # held by who changes the adapters
+        self._launching = asyncio.Lock()  # held while a server starts
         self._stopped = False
 
     @property
@@ -92,32 +93,35 @@ class LlamaCppEngine:
         return mix
 
     async def start(self) -> None:
-        self._stopped = False
-        self._replica = self._make_replica(self._adapters)
-        await self._replica.start()
+        async with self._launching:
+            self._stopped = False
+            self._replica = self._make_replica(self._adapters)
+            await self._replica.start()
 
     async def stop(self) -> None:
+        """End every server, one that is only starting too. The adapters are forgotten."""
         self._stopped = True
         for replica in (self._incoming, self._replica):
             if replica:
                 await replica.stop()
-        if self._retiring:
-            await end_tasks(self._retiring)
-        self._adapters.release()
+        async with self._launching:  # who was starting a server has seen it end
+            if self._retiring:
+                await end_tasks(self._retiring)
+            self._adapters.release()
+            self._replica, self._adapters = None, AdapterSet({}, {})
 
     async def set_adapters(self, adapters: Sequence[Adapter]) -> tuple[Refusal, ...]:
         """See ``Engine``. Raises EngineUnavailableError when no server starts with the new set;
-        the old one is then served on.
+        the old one is then served on. It does so, too, for an engine that was stopped.
         """
         async with self._changing:
-            wanted, refused = await asyncio.to_thread(self._files.prepare, adapters)
-            if wanted == self._adapters:
+            self._check_running()
+            wanted, refused = await self._prepare(adapters)
+            try:
+                await self._serve(wanted)
+            except BaseException:
                 wanted.release()
-            elif self._replica is None:
-                self._adapters.release()
-                self._adapters = wanted
-            else:
-                await self._change(self._replica, wanted)
+                raise
             return refused
 
     async def ready(self) -> bool:
@@ -130,6 +134,30 @@ class LlamaCppEngine:
             async for delta in deltas:
                 yield delta
 
+    def _check_running(self) -> None:
+        if self._stopped:
+            raise EngineUnavailableError("The engine was stopped.")
+
+    async def _prepare(self, adapters: Sequence[Adapter]) -> tuple[AdapterSet, tuple[Refusal, ...]]:
+        """The adapters as files; a caller who is cancelled leaves none of them locked."""
+        work = asyncio.create_task(asyncio.to_thread(self._files.prepare, adapters))
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            work.add_done_callback(_release)
+            raise
+
+    async def _serve(self, wanted: AdapterSet) -> None:
+        async with self._launching:
+            self._check_running()
+            if wanted == self._adapters:
+                wanted.release()
+            elif self._replica is None:
+                self._adapters.release()
+                self._adapters = wanted
+            else:
+                await self._change(self._replica, wanted)
+
     async def _change(self, old: Replica, wanted: AdapterSet) -> None:
         self._incoming = new = self._make_replica(wanted)
         try:
@@ -141,9 +169,6 @@ class LlamaCppEngine:
             ) from error
         finally:
             self._incoming = None
-        if self._stopped:
-            await new.stop()
-            raise EngineUnavailableError("The engine was stopped.")
         self._replica, self._adapters = new, wanted
         log.info("llama.cpp serves %s now", ", ".join(wanted.files) or "the base alone")
         task = asyncio.create_task(self._retire(old), name="engine-retiring")
@@ -168,3 +193,8 @@ class LlamaCppEngine:
             flash_attention=self._precision.flash_attention,
         )
         return Replica(adapters, spec, start_timeout=self._start_timeout)
+
+
+def _release(work: asyncio.Task[tuple[AdapterSet, tuple[Refusal, ...]]]) -> None:
+    if not work.cancelled() and work.exception() is None:
+        work.result()[0].release()

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import threading
 from contextlib import aclosing
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -59,6 +61,15 @@ async def test_rows_in_flight_keep_the_first_server_until_they_are_done(engine):
         assert alive(old)
     await until(lambda: not alive(old))
     assert engine.restarts == 0
+
+
+async def test_an_answer_that_nobody_reads_keeps_no_retired_server(engine):
+    old = engine.pid
+    async with aclosing(engine.generate([replace(SHELL, sampling=Sampling(8, 0.0))])) as unread:
+        await anext(unread)
+        assert await engine.set_adapters(shipped("sql")) == ()
+        await until(lambda: not alive(old))
+        assert [delta async for delta in unread][-1].finish_reason == "length"
 
 
 async def test_an_unchanged_set_changes_nothing(engine):
@@ -142,3 +153,121 @@ async def test_readiness_does_not_wait_for_another_mixs_turn(engine):
         await anext(deltas)
         assert await engine.ready()
         await anext(deltas)
+
+
+@pytest.fixture
+async def alone(base_gguf, tmp_path):
+    """An engine whose files nobody else has open."""
+    made = LlamaCppEngine(base_gguf, cache_dir=tmp_path, slots=1, context_tokens=256)
+    assert await made.set_adapters(shipped("shell")) == ()
+    yield made
+    await made.stop()
+
+
+def opened(folder: Path) -> set[str]:
+    """The names of the files below ``folder`` that this process has open."""
+    found = set()
+    for entry in Path("/proc/self/fd").iterdir():
+        try:
+            file = entry.readlink()
+        except FileNotFoundError:  # the listing itself
+            continue
+        if file.is_relative_to(folder):
+            found.add(file.name.partition("-")[0])
+    return found
+
+
+class Gate:
+    """Lets the preparation of files go on when it is opened."""
+
+    def __init__(self, engine: LlamaCppEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.reached, self.open = threading.Event(), threading.Event()
+        prepare = engine._files.prepare
+
+        def wait_and_prepare(adapters):
+            self.reached.set()
+            self.open.wait()
+            return prepare(adapters)
+
+        monkeypatch.setattr(engine._files, "prepare", wait_and_prepare)
+
+
+linux = pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="reads /proc")
+
+
+@linux
+async def test_a_stopped_engine_takes_no_adapters_and_holds_no_file(alone, tmp_path):
+    await alone.start()
+    pid = alone.pid
+    assert opened(tmp_path) == {"shell"}
+    await alone.stop()
+    with pytest.raises(EngineUnavailableError, match="was stopped"):
+        await alone.set_adapters(shipped("sql"))
+    with pytest.raises(EngineUnavailableError, match="stopped"):
+        await complete(alone, [SHELL])
+    assert (alive(pid), alone.pid, alone.state) == (False, None, "stopped")
+    assert opened(tmp_path) == set()
+
+
+@linux
+async def test_a_stop_while_files_are_prepared_starts_no_server(alone, tmp_path, monkeypatch):
+    await alone.start()
+    gate = Gate(alone, monkeypatch)
+    change = asyncio.create_task(alone.set_adapters(shipped("sql")))
+    await until(gate.reached.is_set)
+    await alone.stop()
+    gate.open.set()
+    with pytest.raises(EngineUnavailableError, match="was stopped"):
+        await change
+    assert (alone.pid, alone.state) == (None, "stopped")
+    assert opened(tmp_path) == set()
+
+
+@linux
+@pytest.mark.parametrize("started", [True, False], ids=["started", "before the start"])
+async def test_who_is_cancelled_while_files_are_prepared_leaves_none_open(
+    alone, tmp_path, monkeypatch, started
+):
+    if started:
+        await alone.start()
+    gate = Gate(alone, monkeypatch)
+    change = asyncio.create_task(alone.set_adapters(shipped("sql")))
+    await until(gate.reached.is_set)
+    change.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await change
+    gate.open.set()
+    monkeypatch.undo()
+    # It comes after the one that was cancelled: making files is done by one at a time.
+    assert await alone.set_adapters(shipped("python")) == ()
+    await until(lambda: opened(tmp_path) == {"python"})
+    assert alone.adapters == ("python",)
+
+
+async def test_a_stop_ends_a_start(alone):
+    starting = asyncio.create_task(alone.start())
+    await until(lambda: alone.pid is not None)
+    pid = alone.pid
+    await alone.stop()
+    with pytest.raises(EngineUnavailableError):
+        await starting
+    assert (alive(pid), alone.pid, alone.state) == (False, None, "stopped")
+
+
+async def test_a_stop_before_the_process_is_there_ends_a_start(alone):
+    starting = asyncio.create_task(alone.start())
+    await until(lambda: alone._replica is not None)
+    child = alone._replica.child
+    await alone.stop()
+    with pytest.raises(EngineUnavailableError, match="was stopped"):
+        await starting
+    assert (child.pid, child.state) == (None, "stopped")
+
+
+async def test_a_stopped_engine_starts_again_with_the_adapters_it_is_then_given(alone):
+    await alone.start()
+    await alone.stop()
+    await alone.start()
+    assert alone.adapters == ()
+    assert await alone.set_adapters(shipped("sql")) == ()
+    assert (await complete(alone, [SQL]))[0].text
