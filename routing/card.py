@@ -19,7 +19,9 @@ class Card:
 
     `threshold` is the score from which an output is active, `scope_threshold` the in-domain
     probability under which nothing is, `margin` the lead from which one output is clear; all
-    three come out of the calibration, as `calibration` says.
+    three come out of the calibration, as `calibration` says. `held_out` has the fingerprints of
+    the prompts in `routing/data` that the weights haven't seen, nor any near-duplicate of them;
+    `data["packaged"]` has the sha256 of all of that folder's prompts and labels.
     """
 
     embedding_id: str
@@ -34,6 +36,7 @@ class Card:
     data: dict[str, Any]
     calibration: dict[str, Any]
     metrics: dict[str, Any]
+    held_out: tuple[str, ...]
 
     def write(self, folder: Path) -> None:
         text = json.dumps(asdict(self), indent=2, ensure_ascii=False)
@@ -46,7 +49,9 @@ class Card:
         try:
             raw = json.loads(path.read_text(encoding="utf-8"))
             values = {field.name: raw[field.name] for field in fields(cls)}
-            names = {key: tuple(map(str, values[key])) for key in ("outputs", "domains")}
+            names = {
+                key: tuple(map(str, values[key])) for key in ("outputs", "domains", "held_out")
+            }
             numbers = {
                 key: float(values[key]) for key in ("threshold", "scope_threshold", "margin")
             }

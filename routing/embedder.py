@@ -6,12 +6,14 @@ import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from routing.batching import Batches
 from routing.model_files import MODEL_FILE, TOKENIZER_FILE, check
 
 MAX_TOKENS = 384
@@ -53,20 +55,44 @@ class Embedder:
         self._session = _session(folder / MODEL_FILE, threads)
         self._cache: OrderedDict[bytes, NDArray[np.float32]] = OrderedDict()
         self._lock = threading.Lock()
+        self._batches = Batches(self._compute)
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Embeds the texts: shape (len(texts), 768), each row of unit length.
 
-        Any text will do, the empty one included; of a long one the first 384 tokens count.
+        Any text will do, the empty one included; of a long one the first 384 tokens count. Texts
+        that several threads hand in at once run in the same batch.
         """
+        return self.submit(texts).result()
+
+    def submit(self, texts: Sequence[str]) -> Future[NDArray[np.float32]]:
+        """`embed`, for callers that wait in their own way; known texts are there at once."""
         cleaned = [_clean(text) for text in texts]
         keys = [hashlib.blake2b(text.encode(), digest_size=16).digest() for text in cleaned]
         found = self._recall(keys)
         missing = {key: text for key, text in zip(keys, cleaned, strict=True) if key not in found}
-        if missing:
-            made = dict(zip(missing, self._compute(list(missing.values())), strict=True))
-            self._keep(made)
-            found |= made
+        done: Future[NDArray[np.float32]] = Future()
+        if not missing:
+            done.set_result(self._stack(keys, found))
+            return done
+
+        def finish(made: Future[list[NDArray[np.float32]]]) -> None:
+            error = made.exception()
+            new = {} if error else dict(zip(missing, made.result(), strict=True))
+            self._keep(new)
+            if not done.set_running_or_notify_cancel():
+                return  # the caller has left
+            if error:
+                done.set_exception(error)
+            else:
+                done.set_result(self._stack(keys, found | new))
+
+        self._batches.submit(list(missing.values())).add_done_callback(finish)
+        return done
+
+    def _stack(
+        self, keys: Sequence[bytes], found: dict[bytes, NDArray[np.float32]]
+    ) -> NDArray[np.float32]:
         vectors = np.empty((len(keys), self.dimension), np.float32)
         for row, key in enumerate(keys):
             vectors[row] = found[key]

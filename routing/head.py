@@ -48,9 +48,14 @@ class Calibration:
     slope: Vector
     offset: Vector
 
+    def log_odds(self, logits: Vector) -> Vector:
+        """What the sigmoid makes probabilities of, in the same shape."""
+        result: Vector = self.slope * logits + self.offset
+        return result
+
     def scores(self, logits: Vector) -> Vector:
         """Probabilities of the same shape."""
-        return sigmoid(self.slope * logits + self.offset)
+        return sigmoid(self.log_odds(logits))
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from kiki.errors import RequestError, RoutingError
 from routing.card import FIX, Card
 from routing.domains import DomainTable, load_domains
-from routing.head import NEIGHBOURS, WEIGHTS_FILE, Head, scope_features
+from routing.head import NEIGHBOURS, WEIGHTS_FILE, Head, scope_features, sigmoid
 
 PACKAGED = Path(__file__).with_name("weights")
 MAX_ACTIVE = 4
@@ -68,6 +68,26 @@ class RouteDecision:
         return not self.active
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What the head says of a text, before anything is decided.
+
+    `log_odds` has shape (outputs,), `similarities` shape (centres,).
+    """
+
+    log_odds: NDArray[np.float32]
+    similarities: NDArray[np.float32]
+
+    def mixed(self, other: Reading, share: float) -> Reading:
+        """This reading with the other's as a share of it, from 0 to 1."""
+        own = np.float32(1 - share)
+        others = np.float32(share)
+        return Reading(
+            own * self.log_odds + others * other.log_odds,
+            own * self.similarities + others * other.similarities,
+        )
+
+
 class Router:
     """Pure: one vector in, one decision out, from any thread."""
 
@@ -121,10 +141,40 @@ class Router:
         top_k: int = MAX_ACTIVE,
         within: frozenset[str] | None = None,
     ) -> RouteDecision:
+        """Reads the vector, shape (768,), and decides; raises what both raise."""
+        return self.decide(self.read(vector), threshold=threshold, top_k=top_k, within=within)
+
+    def read(self, vector: NDArray[np.float32]) -> Reading:
+        """What the head says of a text with this embedding, of shape (768,).
+
+        Raises:
+            RoutingError: the vector isn't one of 768 finite numbers.
+        """
+        unit = _unit(vector)
+        log_odds = self._head.calibration.log_odds(self._head.layers.logits(unit))
+        return Reading(log_odds, self._head.index.similarities(unit))
+
+    def first(self, reading: Reading) -> str:
+        """The output with the highest score."""
+        return self.card.outputs[int(reading.log_odds.argmax())]
+
+    def in_domain(self, reading: Reading) -> float:
+        """The probability that the text is about any of the domains."""
+        features = scope_features(sigmoid(reading.log_odds), reading.similarities)
+        return float(self._head.scope.in_domain(features))
+
+    def decide(
+        self,
+        reading: Reading,
+        *,
+        threshold: float | None = None,
+        top_k: int = MAX_ACTIVE,
+        within: frozenset[str] | None = None,
+    ) -> RouteDecision:
         """Decides.
 
         Args:
-            vector: the prompt's embedding, shape (768,).
+            reading: of the prompt.
             threshold: replaces the calibrated one, and with it the out-of-scope gate: the
                 caller's number alone then decides what is active.
             top_k: active outputs at most, 1 to 4.
@@ -132,13 +182,11 @@ class Router:
 
         Raises:
             RequestError: threshold or top_k out of range; `param` names it.
-            RoutingError: the vector isn't one of 768 finite numbers, or `within` names no output.
+            RoutingError: `within` names no output.
         """
         self._check(threshold, top_k, within)
-        unit = _unit(vector)
-        scores = self._head.calibration.scores(self._head.layers.logits(unit))
-        similarities = self._head.index.similarities(unit)
-        in_domain = float(self._head.scope.in_domain(scope_features(scores, similarities)))
+        scores = sigmoid(reading.log_odds)
+        in_domain = self.in_domain(reading)
         # Plain floats from here on: an element of an array costs more to touch than the sums.
         ranked: list[int] = np.argsort(-scores, kind="stable").tolist()
         values: list[float] = scores.tolist()
@@ -155,7 +203,7 @@ class Router:
                     names[place],
                     values[place],
                     values[place] / total,
-                    self._member(names[place], similarities),
+                    self._member(names[place], reading.similarities),
                 )
                 for place in chosen
             ),

@@ -1,19 +1,26 @@
-"""``kiki router``: train and evaluate."""
+"""``kiki router``: train, evaluate and check."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from gateway.settings import load_settings
 
+if TYPE_CHECKING:
+    from routing.card import Card
+    from routing.training.measure import Measured
+
+_SHOWN = ("top1", "top3", "ece", "macro_f1", "micro_f1", "oos_auroc", "oos_fallback")
+
 
 @click.group("router")
 def command() -> None:
-    """Train and evaluate the router."""
+    """Train, evaluate and check the router."""
 
 
 @command.command("train")
@@ -59,28 +66,108 @@ def train(out: Path | None, extra: tuple[Path, ...], clinc: Path | None, seed: i
     "files",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     multiple=True,
-    required=True,
-    help="JSON lines: prompt, and domain or domains ([] is out of scope). May be given again.",
+    help="JSON lines: prompt (or messages), and domain or domains ([] is out of scope). May be "
+    "given again. Without it, the sets that come with kiki.",
+)
+@click.option(
+    "--clinc",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="CLINC150's JSON: its out-of-scope prompts against the test part.",
+)
+@click.option(
+    "--weights",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Folder of weights and card; default: the packaged ones.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Write report.html, report.json and a confusion matrix (SVG) of each set to this folder.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def evaluate(files: tuple[Path, ...], as_json: bool) -> None:
-    """Measure the router on prompts with known domains."""
+def evaluate(
+    files: tuple[Path, ...],
+    clinc: Path | None,
+    weights: Path | None,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Measure the router on prompts that its weights have not seen.
+
+    The numbers at the top are those of the test part, or of all files together.
+    """
     from gateway.assets import load_embedder
+    from gateway.cli.progress import counting, pulling
+    from routing.conversation import Conversations
     from routing.domains import load_domains
     from routing.router import Router
-    from routing.training.evaluate import evaluate as evaluate_rows
-    from routing.training.rows import read_file
+    from routing.training.datasets import Dataset, from_files, held_out
+    from routing.training.measure import measure
 
     settings = load_settings()
     table = load_domains()
-    rows = [row for file in files for row in read_file(file, table)]
-    embedder = load_embedder(settings)
-    router = Router.load(table=table, embedding_id=embedder.id)
-    vectors = embedder.embed([row.prompt for row in rows])
-    report = evaluate_rows(rows, vectors, router)
+    sets = from_files(files, table)
+    if len(sets) > 1:
+        every = tuple(row for one in sets for row in one.rows)
+        sets = [Dataset("all files", "all files together", every), *sets]
+    with pulling() as pulled:
+        embedder = load_embedder(settings, pulled)
+    router = Router.load(weights, table, embedding_id=embedder.id)
+    sets = sets or held_out(table, router.card, clinc=clinc)
+    conversations = Conversations(router, embedder)
+    with counting() as progress:
+        measured = [measure(one, embedder, conversations, progress) for one in sets]
+    if out:
+        _write(out, measured, router.card)
     if as_json:
-        click.echo(json.dumps(asdict(report)))
+        click.echo(json.dumps(_as_dict(measured, router.card)))
         return
-    for name in ("n", "top1", "top3", "ece", "macro_f1", "oos_auroc"):
-        value = getattr(report, name)
-        click.echo(f"{name:<10} {'-' if value is None else f'{value:.4g}'}")
+    for one in measured:
+        click.echo(_as_text(one))
+    if out:
+        click.echo(f"Written: {out / 'report.html'}")
+
+
+def _as_dict(measured: Sequence[Measured], card: Card) -> dict[str, object]:
+    """The first set's numbers, with all sets under ``datasets``."""
+    every = {one.name: one.to_dict() for one in measured}
+    first = next(iter(every.values()), {})
+    return first | {"weights": _facts(card), "datasets": every}
+
+
+def _facts(card: Card) -> dict[str, str]:
+    return {
+        "weights of": card.date,
+        "sha256": card.weights_sha256[:12],
+        "embedding": card.embedding_id,
+        "threshold": f"{card.threshold:g}",
+    }
+
+
+def _as_text(one: Measured) -> str:
+    report = one.report
+    outside = f", {report.n_out_of_scope} of them out of scope" if report.n_out_of_scope else ""
+    lines = [f"{one.name}: {report.n} prompts{outside} ({one.note})"]
+    for name in _SHOWN:
+        value, found = getattr(report, name), report.intervals.get(name)
+        if value is not None:
+            interval = f"  [{found.low:.3f}, {found.high:.3f}]" if found else ""
+            lines.append(f"  {name:<13} {value:.3f}{interval}")
+    lines += [f"  {way:<17} {top1:.3f} (top1)" for way, top1 in one.baselines.items()]
+    if one.route_p50_ms is not None:
+        lines.append(f"  route_p50_ms  {one.route_p50_ms:.1f}")
+    return "\n".join(lines)
+
+
+def _write(folder: Path, measured: Sequence[Measured], card: Card) -> None:
+    from routing.training.page import page
+    from routing.training.picture import confusion_svg
+
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "report.html").write_text(page(measured, _facts(card)), encoding="utf-8")
+    text = json.dumps(_as_dict(measured, card), indent=1)
+    (folder / "report.json").write_text(text + "\n", encoding="utf-8")
+    for one in measured:
+        svg = confusion_svg(one.report.outputs, one.report.confusion, one.name)
+        name = "-".join(one.name.split())
+        (folder / f"confusion-{name}.svg").write_text(svg, encoding="utf-8")

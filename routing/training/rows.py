@@ -10,9 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from kiki.errors import RoutingError
+from routing.conversation import Said
 from routing.domains import DomainTable
 
 DATA = Path(__file__).parent.parent / "data"
+FOLLOW_UPS = "followups.jsonl"
+SHIFTED = "shifted"
+"""The subfolder of prompts by people who saw none of the others: for measuring, not training."""
 
 CLINC_DROPPED = frozenset({"calculator"})
 """CLINC intents that are no clear case of out of scope: arithmetic is the math domain's."""
@@ -21,19 +25,27 @@ CLINC_PER_INTENT = 10
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One prompt. `domains` are names of the table's domains or outputs; empty is out of scope."""
+    """One prompt. `domains` are names of the table's domains or outputs; empty is out of scope.
+
+    `before` is the conversation that the prompt goes on with, the oldest turn first.
+    """
 
     prompt: str
     domains: tuple[str, ...]
     source: str
     kind: str = ""
     lang: str = ""
+    before: tuple[Said, ...] = ()
 
 
-def read_file(path: Path, table: DomainTable, source: str | None = None) -> list[Row]:
+def read_file(
+    path: Path, table: DomainTable, source: str | None = None, *, follow_ups: bool = False
+) -> list[Row]:
     """Reads a JSONL file of rows {"prompt" or "messages", "domain" or "domains"}.
 
-    Conversations of more than one turn are left out: the router reads one text.
+    Args:
+        follow_ups: also read conversations of several turns, labelled for the last one. Training
+            leaves them out: it reads single texts.
 
     Raises:
         RoutingError: a line isn't such a row, or names a domain that the table doesn't have.
@@ -45,7 +57,7 @@ def read_file(path: Path, table: DomainTable, source: str | None = None) -> list
             continue
         try:
             raw: dict[str, Any] = json.loads(line)
-            prompt = _prompt(raw)
+            prompt, before = _prompt(raw)
             domains = raw["domains"] if "domains" in raw else [raw["domain"]]
             kind, lang = str(raw.get("kind", "")), str(raw.get("lang", ""))
             labels = tuple(str(name) for name in domains)
@@ -60,19 +72,23 @@ def read_file(path: Path, table: DomainTable, source: str | None = None) -> list
                 f"{path}, line {number}: no domain {unknown[0]!r}.",
                 fix="Use the names in routing/domains.toml.",
             )
-        if prompt is not None:
-            rows.append(Row(prompt, labels, source or path.stem, kind, lang))
+        if follow_ups or not any(turn.role == "user" for turn in before):
+            rows.append(Row(prompt, labels, source or path.stem, kind, lang, before))
     return rows
 
 
-def _prompt(raw: dict[str, Any]) -> str | None:
+def _prompt(raw: dict[str, Any]) -> tuple[str, tuple[Said, ...]]:
+    """The prompt, or the last user turn of a conversation with all that was said before it."""
     if "messages" not in raw:
         prompt = raw["prompt"]
         if not isinstance(prompt, str):
             raise TypeError("prompt must be text")
-        return prompt
-    turns = [turn["content"] for turn in raw["messages"] if turn["role"] == "user"]
-    return str(turns[0]) if len(turns) == 1 else None
+        return prompt, ()
+    turns = [Said(str(turn["role"]), str(turn["content"])) for turn in raw["messages"]]
+    last = max((place for place, turn in enumerate(turns) if turn.role == "user"), default=None)
+    if last is None:
+        raise ValueError("no message has the role user")
+    return turns[last].text, tuple(turns[:last])
 
 
 def read_packaged(table: DomainTable, folder: Path = DATA) -> list[Row]:
@@ -81,6 +97,15 @@ def read_packaged(table: DomainTable, folder: Path = DATA) -> list[Row]:
         row
         for path in sorted(folder.glob("*.jsonl"))
         for row in read_file(path, table, source="packaged")
+    ]
+
+
+def read_shifted(table: DomainTable, folder: Path = DATA) -> list[Row]:
+    """All prompts of the shifted set: to measure with, never to train on."""
+    return [
+        row
+        for path in sorted((folder / SHIFTED).glob("*.jsonl"))
+        for row in read_file(path, table, follow_ups=True)
     ]
 
 
@@ -123,6 +148,11 @@ def merge_repeats(rows: Iterable[Row]) -> list[Row]:
             labels = tuple(dict.fromkeys((*first.domains, *row.domains)))
             merged[key] = Row(first.prompt, labels, first.source, first.kind, first.lang)
     return list(merged.values())
+
+
+def fingerprint(prompt: str) -> str:
+    """A prompt's short name in the card and the index: 64 bits of a hash, in hex."""
+    return hashlib.blake2b(prompt.encode("utf-8", "replace"), digest_size=8).hexdigest()
 
 
 def digest(rows: Sequence[Row]) -> str:

@@ -8,6 +8,7 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -107,15 +108,16 @@ def train(
         weights_sha256=hashlib.sha256((output / WEIGHTS_FILE).read_bytes()).hexdigest(),
         date=(date or datetime.date.today()).isoformat(),
         seed=seed,
-        data=_data(corpus, extra, clinc),
+        data=_data(corpus, data, extra, clinc),
         calibration={"rows": pool, "recipe": asdict(recipe), **asdict(limits)},
         metrics={},
+        held_out=_held_out(corpus),
     )
     test = corpus.parts.test
     measured = evaluate(
         [corpus.rows[row] for row in test], corpus.vectors[test], Router(card, head, corpus.table)
     )
-    replace(card, metrics={"test": asdict(measured)}).write(output)
+    replace(card, metrics={"test": measured.summary()}).write(output)
     log.info("trained on %d rows, test top-1 %s", len(corpus.rows) - len(test), measured.top1)
     return measured
 
@@ -129,7 +131,11 @@ def read_corpus(
     seed: int,
     progress: Progress | None = None,
 ) -> Corpus:
-    """Reads, embeds, groups and splits all rows."""
+    """Reads, embeds, groups and splits all rows.
+
+    Rows that say the same as one of the shifted set are left out: that set measures how the router
+    does on prompts unlike all it has seen.
+    """
     read = rows.read_packaged(table, data)
     for folder in extra:
         read += rows.read_folder(folder, table)
@@ -137,6 +143,10 @@ def read_corpus(
         read += rows.read_clinc(clinc, "train")
     merged = rows.merge_repeats(read)
     embedded = vectors.embed([row.prompt for row in merged], progress)
+    shifted = [row.prompt for row in rows.read_shifted(table, data)]
+    away = vectors.embed(shifted, progress) if shifted else embedded[:0]
+    apart = _apart(embedded, away)
+    merged, embedded = list(compress(merged, apart)), embedded[apart]
     groups = near_duplicates(embedded)
     strata = [f"{row.source}:{row.domains[0] if row.domains else ''}" for row in merged]
     corpus = Corpus(
@@ -147,15 +157,16 @@ def read_corpus(
         split(groups, strata, seed=seed),
         table,
     )
-    return _with_named(corpus, vectors, seed, progress)
+    return _with_named(corpus, vectors, away, seed, progress)
 
 
 def _with_named(
-    corpus: Corpus, vectors: VectorCache, seed: int, progress: Progress | None
+    corpus: Corpus, vectors: VectorCache, away: Array, seed: int, progress: Progress | None
 ) -> Corpus:
     """Adds to the train part its packaged prompts once more, with their domain's name.
 
-    One that comes near a held-out prompt is left out, for the split is to be without leaks.
+    One that comes near a held-out prompt, or one of `away`, is left out, for the split is to be
+    without leaks.
     """
     usable = set(corpus.parts.train[corpus.packaged[corpus.parts.train]].tolist())
     made = [pair for pair in named(corpus.rows, corpus.table, seed=seed) if pair[0] in usable]
@@ -163,7 +174,7 @@ def _with_named(
         return corpus
     embedded = vectors.embed([row.prompt for _, row in made], progress)
     held_out = np.concatenate([corpus.parts.calibration, corpus.parts.test])
-    apart = (embedded @ corpus.vectors[held_out].T).max(axis=1, initial=0) < NEAR
+    apart = _apart(embedded, np.concatenate([corpus.vectors[held_out], away]))
     pairs = [pair for pair, kept in zip(made, apart, strict=True) if kept]
     added = [row for _, row in pairs]
     count = len(corpus.rows)
@@ -178,6 +189,17 @@ def _with_named(
         ),
         corpus.table,
     )
+
+
+def _apart(vectors: Array, others: Array) -> NDArray[np.bool_]:
+    """Which of the vectors are no near-duplicate of any of the others."""
+    return np.asarray((vectors @ others.T).max(axis=1, initial=0) < NEAR)
+
+
+def _held_out(corpus: Corpus) -> tuple[str, ...]:
+    """The fingerprints of the test part's prompts that come with the project."""
+    test = (corpus.rows[row] for row in corpus.parts.test)
+    return tuple(sorted(rows.fingerprint(row.prompt) for row in test if row.source == "packaged"))
 
 
 def _learn(
@@ -265,7 +287,7 @@ def build_index(corpus: Corpus, chosen: Rows, seed: int) -> Index:
     return Index(np.concatenate(centres), np.array(domains, np.int64))
 
 
-def _data(corpus: Corpus, extra: Sequence[Path], clinc: Path | None) -> dict[str, Any]:
+def _data(corpus: Corpus, data: Path, extra: Sequence[Path], clinc: Path | None) -> dict[str, Any]:
     used = {"packaged": True, "extra": bool(extra), "clinc": clinc is not None}
     return {
         "sources": [text for name, text in SOURCES.items() if used[name]],
@@ -278,4 +300,5 @@ def _data(corpus: Corpus, extra: Sequence[Path], clinc: Path | None) -> dict[str
             "test": len(corpus.parts.test),
         },
         "sha256": rows.digest(corpus.rows),
+        "packaged": rows.digest(rows.read_packaged(corpus.table, data)),
     }

@@ -18,9 +18,8 @@ from routing.head import WEIGHTS_FILE
 from routing.router import Router
 from routing.training import calibrate, rows
 from routing.training.augment import named
-from routing.training.evaluate import auroc, ece, evaluate, wilson
 from routing.training.fit import Recipe
-from routing.training.groups import near_duplicates, split
+from routing.training.groups import NEAR, near_duplicates, split
 from routing.training.train import read_corpus, train
 from routing.training.vectors import VectorCache
 
@@ -81,6 +80,26 @@ def test_what_was_trained_can_be_served_and_says_what_it_is_made_of(
     assert card["data"]["sources"] == ["routing/data, Apache-2.0"]
     assert card["metrics"]["test"]["n"] == report.n > 0
     assert sum(card["data"]["parts"].values()) == card["data"]["rows"]
+    assert len(card["held_out"]) == report.n
+    assert "confusion" not in card["metrics"]["test"]
+
+
+def test_prompts_like_the_shifted_ones_are_not_trained_on(
+    embedder: Embedder, data: Path, vectors: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "data"
+    shutil.copytree(data, folder)
+    lines = (folder / "python.jsonl").read_text(encoding="utf-8").splitlines()
+    seen = [json.loads(line)["prompt"] for line in lines[:3]]
+    (folder / rows.SHIFTED).mkdir()
+    (folder / rows.SHIFTED / "others.jsonl").write_text(
+        "\n".join(json.dumps({"prompt": f"{text} !", "domain": "python"}) for text in seen),
+        encoding="utf-8",
+    )
+    corpus = read_corpus(VectorCache(embedder, vectors), folder, (), None, load_domains(), 0)
+    assert not {row.prompt for row in corpus.rows} & set(seen)
+    shifted = embedder.embed([f"{text} !" for text in seen])
+    assert (shifted @ corpus.vectors.T).max() < NEAR
 
 
 def test_no_near_duplicate_lies_in_two_parts(
@@ -149,36 +168,6 @@ def test_the_threshold_is_the_one_of_the_best_active_set() -> None:
     threshold, f1 = calibrate.best_threshold(scores, targets)
     assert 0.2 < threshold <= 0.6
     assert f1 == 1
-
-
-def test_calibration_error_and_auroc_are_those_of_the_textbook() -> None:
-    confidence = np.full(100, 0.8)
-    right = np.arange(100) < 60
-    assert ece(confidence, right) == pytest.approx(0.2)
-    assert auroc(np.array([0.1, 0.4, 0.35, 0.8]), np.array([False, False, True, True])) == 0.75
-    assert auroc(np.array([0.5]), np.array([True])) is None
-    low, high = wilson(87, 100)
-    assert (round(low, 3), round(high, 3)) == (0.790, 0.922)
-
-
-def test_an_evaluation_takes_the_names_of_domains_and_of_outputs(
-    embedder: Embedder, tmp_path: Path
-) -> None:
-    path = tmp_path / "rows.jsonl"
-    path.write_text(
-        '{"prompt": "Write a SQL query that joins two tables", "domain": "sql"}\n'
-        '{"prompt": "KiCad PCB: how do I pour a ground zone?", "domains": ["kicad"]}\n'
-        '{"prompt": "KiCad PCB: how do I add vias?", "domains": ["kicad-pcb"]}\n'
-        '{"prompt": "what is the weather like in Paris", "domains": []}\n',
-        encoding="utf-8",
-    )
-    router = Router.load(embedding_id=embedder.id)
-    read = rows.read_file(path, router.table)
-    report = evaluate(read, embedder.embed([row.prompt for row in read]), router)
-    assert (report.n, report.n_out_of_scope) == (4, 1)
-    assert report.top1 == report.top3 == 1
-    assert report.oos_auroc == 1
-    assert {domain.name: domain.n for domain in report.domains} == {"sql": 1, "kicad": 2}
 
 
 @pytest.mark.parametrize(
