@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -48,7 +50,8 @@ def import_adapter(
     ``base`` is the name of the model that it must be trained for; ``base_gguf`` is needed to read
     a GGUF adapter. Where it came from is written into ``source.json`` beside its files, or into
     ``NAME.source.json`` for a GGUF file. No code of the source is run. Raises AdapterError when
-    the adapter is missing, damaged, sick or for another base, or the name is wrong or taken.
+    the adapter is missing, damaged, sick or for another base, the name is wrong or taken, or it
+    can't be moved to its place; an adapter that it was to replace is then still there.
     """
     choice = choose(source.files(), source.inside, source.name)
     name = check_name(name or _own_name(choice, source))
@@ -76,14 +79,48 @@ def import_adapter(
             date=datetime.now(UTC).isoformat(timespec="seconds"),
         )
         _write_record(record, made)
-        for old in (name, f"{name}.gguf", f"{name}.{SOURCE_FILE}"):
-            if (folder / old).exists():
-                (folder / old).rename(Path(work) / f"replaced-{old}")
+        pieces = {made: target}
         if choice.gguf:
-            (made / SOURCE_FILE).replace(folder / f"{name}.{SOURCE_FILE}")
-            made = made / next(iter(choice.files))
-        made.rename(target)
+            weights = made / next(iter(choice.files))
+            pieces = {made / SOURCE_FILE: folder / f"{name}.{SOURCE_FILE}", weights: target}
+        _put(pieces, [folder / old for old in (name, f"{name}.gguf", f"{name}.{SOURCE_FILE}")])
     return record
+
+
+def _put(pieces: Mapping[Path, Path], replaced: Sequence[Path]) -> None:
+    """Move each piece to its target, where what is ``replaced`` makes room.
+
+    Raises AdapterError where a step fails; all is then as it was before.
+    """
+    folder = replaced[0].parent
+    aside = Path(tempfile.mkdtemp(dir=folder, prefix=".replaced-"))
+    away = {old: aside / old.name for old in replaced if os.path.lexists(old)}
+    done: list[tuple[Path, Path]] = []
+    try:
+        for source, target in (*away.items(), *pieces.items()):
+            source.rename(target)
+            done.append((source, target))
+    except BaseException as error:
+        _undo(done, aside)
+        if not isinstance(error, OSError):
+            raise
+        raise AdapterError(
+            f"The adapter can't be moved into {folder}: {error}.",
+            fix="What was there is as it was.",
+        ) from error
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _undo(moves: Sequence[tuple[Path, Path]], aside: Path) -> None:
+    try:
+        for source, target in reversed(moves):
+            target.rename(source)
+        aside.rmdir()
+    except OSError as error:
+        raise AdapterError(
+            f"The adapter can't be moved back to its place: {error}.",
+            fix=f"What was there lies in {aside}.",
+        ) from error
 
 
 def _examine(made: Path, choice: Choice, base: str, base_gguf: Path | None) -> tuple[str, ...]:

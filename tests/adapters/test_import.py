@@ -96,6 +96,66 @@ def test_a_name_that_is_taken_is_replaced_only_by_force(folder):
     assert [path.name for path in folder.iterdir()] == ["mine"]
 
 
+def content_of(folder: Path) -> dict[str, bytes]:
+    """Every file below ``folder``, hidden ones too."""
+    found = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in found}
+
+
+@pytest.fixture
+def sql_gguf(tmp_path, base_gguf) -> Path:
+    out = tmp_path / "made" / "sql.gguf"
+    write_lora(read_lora(SHIPPED / "sql"), "gguf", out, base=read_base_shape(base_gguf))
+    return out
+
+
+@pytest.mark.parametrize("old", ["folder", "gguf"])
+@pytest.mark.parametrize("new", ["folder", "gguf"])
+def test_a_replacement_that_fails_at_any_step_leaves_the_old_adapter(
+    folder, sql_gguf, base_gguf, monkeypatch, old, new
+):
+    sources = {"folder": SHIPPED / "shell", "gguf": sql_gguf}
+    bring(sources[old], folder, "mine", base_gguf=base_gguf)
+    before, rename = content_of(folder), Path.rename
+    moves = {"folder": 1, "gguf": 2}
+    for failing in range(moves[old] + moves[new]):
+        left = failing
+
+        def rename_until(self: Path, target: Path) -> Path:
+            nonlocal left
+            if left == 0:
+                left = -1
+                raise OSError(28, "No space left on device")
+            left -= 1
+            return rename(self, target)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Path, "rename", rename_until)
+            with pytest.raises(AdapterError, match=r"No space left on device.* is as it was"):
+                bring(sources[new], folder, "mine", base_gguf=base_gguf, force=True)
+        assert content_of(folder) == before
+    brought = bring(sources[new], folder, "mine", base_gguf=base_gguf, force=True)
+    names = {"folder": {"mine"}, "gguf": {"mine.gguf", "mine.source.json"}}
+    assert {path.name for path in folder.iterdir()} == names[new]
+    assert read_lora(brought.path, base=read_base_shape(base_gguf)).rank == 16
+
+
+def test_what_cannot_be_moved_back_is_kept_and_named(folder, monkeypatch):
+    bring(SHIPPED / "shell", folder, "mine")
+    before, rename = content_of(folder / "mine"), Path.rename
+
+    def rename_away_only(self: Path, target: Path) -> Path:
+        if target == folder / "mine":
+            raise OSError(5, "Input/output error")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", rename_away_only)
+    with pytest.raises(AdapterError, match=r"lies in .*\.replaced-"):
+        bring(SHIPPED / "sql", folder, "mine", force=True)
+    (kept,) = folder.glob(".replaced-*/mine")
+    assert content_of(kept) == before
+
+
 @pytest.mark.parametrize("name", ["", "../evil", "a/b", ".hidden", "base", "kiki-meta-x"])
 def test_a_name_that_is_no_adapters_name_is_refused(name, folder):
     with pytest.raises(AdapterError, match=r"can't be an adapter's name|kiki's own models"):
