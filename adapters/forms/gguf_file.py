@@ -27,6 +27,7 @@ _SCALARS = {
 _STRING, _ARRAY = 8, 9
 _F32, _F16, _BF16 = 0, 1, 30
 _ITEM_BYTES = {_F32: 4, _F16: 2, _BF16: 2}
+NUMBER_FORMATS = {_F32: "f32", _F16: "f16", _BF16: "bf16"}
 _VERSIONS = (2, 3)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -39,12 +38,6 @@ def to_dtype(lora: Lora, dtype: Dtype | None) -> tuple[Lora, float]:
         weights[name] = LoraWeight(name, a, b)
         worst = max(worst, lost_a, lost_b)
     return replace(lora, weights=weights), worst
-
-
-def formats(weights: Mapping[str, LoraWeight]) -> str:
-    """The number formats in ``weights``: ``f16``, ``f32`` or ``f16+f32``."""
-    names = {array.dtype.itemsize for weight in weights.values() for array in (weight.a, weight.b)}
-    return "+".join(f"f{8 * size}" for size in sorted(names))
 
 
 def _cast(

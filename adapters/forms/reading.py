@@ -7,6 +7,8 @@ from pathlib import Path
 from adapters.adapter import Form
 from adapters.forms import gguf, mlx, peft
 from adapters.forms.base import BaseShape
+from adapters.forms.gguf_file import NUMBER_FORMATS, read_gguf_header
+from adapters.forms.tensors import read_header
 from adapters.lora import Lora
 from kiki.errors import AdapterError
 
@@ -56,3 +58,16 @@ def read_lora(path: Path, *, base: BaseShape | None = None) -> Lora:
 def read_stored(path: Path) -> Lora:
     """The adapter at ``path`` as far as its health goes: a GGUF file needs no base for that."""
     return gguf.read_stored(path) if form_of(path) == "gguf" else read_lora(path)
+
+
+def number_formats(path: Path) -> list[str]:
+    """The number formats of the adapter's tensors, as ``f16``, by its file's header.
+
+    Raises AdapterError when the file is damaged.
+    """
+    form = form_of(path)
+    if form == "gguf":
+        _, tensors = read_gguf_header(path)
+        return sorted({NUMBER_FORMATS.get(tensor.kind, "other") for tensor in tensors})
+    header, _ = read_header(path / (mlx if form == "mlx" else peft).WEIGHTS_FILE)
+    return sorted({entry["dtype"].lower() for entry in header.values()})

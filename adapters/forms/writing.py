@@ -14,9 +14,9 @@ from adapters.forms.base import BaseShape
 from adapters.forms.gguf import is_gguf_adapter, unsupported, write_gguf
 from adapters.forms.layout import is_nested
 from adapters.forms.mlx import write_mlx
-from adapters.forms.numbers import Dtype, formats, to_dtype, uniform
+from adapters.forms.numbers import Dtype, to_dtype, uniform
 from adapters.forms.peft_writing import write_peft
-from adapters.forms.reading import form_of
+from adapters.forms.reading import form_of, number_formats
 from adapters.lora import Lora
 from kiki.errors import AdapterError
 
@@ -25,6 +25,7 @@ from kiki.errors import AdapterError
 class Written:
     """What was written where. ``rounding`` is the largest error of a rounded number, 0 for none.
 
+    ``dtype`` names the number formats in the file: ``f16``, ``f32`` or ``f16+f32``.
     ``dropped`` names the kinds of modules left out, because the form has no place for them.
     """
 
@@ -73,7 +74,7 @@ def write_lora(
     try:
         with _appearing(out) as temporary:
             _write(made, form, base, temporary)
-        size = _size(out)
+        size, dtype_written = _size(out), "+".join(number_formats(out))
     except OSError as error:
         raise AdapterError(f"{out} can't be written: {error}.") from error
     return Written(
@@ -82,7 +83,7 @@ def write_lora(
         bytes=size,
         rank=made.rank,
         alpha=made.alpha,
-        dtype=formats(made.weights),
+        dtype=dtype_written,
         rounding=rounding,
         dropped=dropped,
     )

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from gguf import GGMLQuantizationType, GGUFReader
 from hypothesis import HealthCheck, given, settings
 from safetensors.numpy import load_file, save_file
 
 from adapters.catalog import SHIPPED
 from adapters.forms import form_of, read_base_shape, read_lora, write_lora
+from adapters.forms.gguf_names import GATE, UP
 from adapters.lora import Lora, LoraWeight
 from kiki.errors import AdapterError
 from tests.adapters.forms_lora import (
@@ -238,3 +240,34 @@ def test_a_folder_that_can_not_be_made_is_one_clear_error(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(AdapterError, match="can't be written"):
         write_lora(make_lora(LLAMA), "mlx", tmp_path / "file" / "below")
+
+
+@pytest.mark.parametrize(("form", "formats"), [("mlx", "f16+f32"), ("peft", "f32")])
+def test_what_is_told_of_the_numbers_is_what_the_file_holds(form, formats, tmp_path):
+    """PEFT's form fuses gate and up: a half of either becomes float32 beside the other."""
+    lora = make_lora(QWEN35MOE, dtype=np.float16, kinds=[GATE, UP])
+    ups = {
+        name: LoraWeight(name, weight.a.astype(np.float32), weight.b.astype(np.float32))
+        for name, weight in lora.weights.items()
+        if weight.kind == UP
+    }
+    mixed = replace(lora, weights={**lora.weights, **ups})
+    written = write_lora(mixed, form, tmp_path / form)
+    assert (written.dtype, written.rounding) == (formats, 0.0)
+    (weights,) = (tmp_path / form).glob("*.safetensors")
+    kinds = {
+        {"float16": "f16", "float32": "f32"}[t.dtype.name] for t in load_file(weights).values()
+    }
+    assert "+".join(sorted(kinds)) == formats
+
+
+@pytest.mark.parametrize(("fused", "formats"), [(False, "f16"), (True, "f16+f32")])
+def test_a_gguf_tells_its_numbers_too(fused, formats, tmp_path):
+    """Fused, the rank doubles, and float32 takes up what keeps the scale."""
+    lora = make_lora(QWEN35MOE, dtype=np.float16, kinds=[GATE, UP])
+    out = tmp_path / "a.gguf"
+    written = write_lora(lora, "gguf", out, base=QWEN35MOE.base(2, fused=fused))
+    assert written.dtype == formats
+    names = {GGMLQuantizationType.F16: "f16", GGMLQuantizationType.F32: "f32"}
+    kinds = {names[tensor.tensor_type] for tensor in GGUFReader(out).tensors}
+    assert "+".join(sorted(kinds)) == formats
