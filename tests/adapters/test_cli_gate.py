@@ -198,6 +198,28 @@ def test_a_wrong_call_of_the_gate_is_no_verdict(arguments):
     assert adapters("gate", *arguments).exit_code == 4
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--no-such-option", "adapters", "gate", SHELL],
+        ["adapter", "gate", SHELL],
+        ["adapters", "--json", "gate", SHELL],
+        ["adapters", "gat", SHELL],
+    ],
+)
+def test_what_is_wrong_before_the_command_is_none_of_its_verdicts(arguments):
+    result = CliRunner().invoke(cli, arguments)
+    assert result.exit_code == 64
+    assert "Error" in result.stderr
+
+
+def test_check_of_a_path_that_is_not_there_is_a_wrong_call_as_its_help_says():
+    result = adapters("check", "nothing-here")
+    assert result.exit_code == 2
+    assert "nothing-here" in result.stderr
+    assert "2  a wrong call: a path that isn't there" in adapters("check", "--help").stdout
+
+
 def test_the_gate_says_so_when_no_prior_can_be_compared(folder):
     result = adapters("gate", SHELL, "--prior", str(folder / "cut"))
     assert result.exit_code == 4

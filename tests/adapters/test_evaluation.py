@@ -229,6 +229,15 @@ def test_both_kinds_at_once_are_refused(tmp_path):
     assert "not both" in result.output
 
 
+def test_a_corpus_of_another_ending_is_refused_with_what_it_should_be(tmp_path):
+    (tmp_path / "mine.jsonl").write_text("not the file that was named")
+    file = tmp_path / "mine.txt"
+    file.write_text("{}")
+    result = run("shell", "--corpus", str(file))
+    assert result.exit_code == 2
+    assert "mine.txt doesn't end in .jsonl" in " ".join(result.output.split())
+
+
 def test_an_adapter_that_is_not_there_is_named_with_the_nearest(tmp_path):
     file = str(task_file(tmp_path, {"prompt": "?", "expect": {"equals": "a"}}))
     result = run("shel", "--task", file)

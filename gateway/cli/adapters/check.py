@@ -39,13 +39,7 @@ class Checkup:
 
 
 @click.command("check")
-@click.argument(
-    "paths",
-    nargs=-1,
-    required=True,
-    metavar="PATH...",
-    type=click.Path(exists=True, path_type=Path),
-)
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...", type=_PATH)
 @click.option("--base", help="The base model that they must be for: its name, or a GGUF file.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(paths: tuple[Path, ...], base: str | None, as_json: bool) -> None:
@@ -54,8 +48,12 @@ def command(paths: tuple[Path, ...], base: str | None, as_json: bool) -> None:
     Sick are weights that are NaN, infinite, or zeros where training left none, and another base
     model than --base. Other ranks, missing modules and such are warnings.
 
-    Exits with 0 when all are healthy (warnings or not), 3 when one is sick, else 1 when one can't
-    be read.
+    \b
+    Exit codes:
+      0  all are healthy, warnings or not
+      1  one can't be read, and none is sick
+      2  a wrong call: a path that isn't there, an unknown option
+      3  one is sick
     """
     from adapters.folders import adapters_in
     from gateway.cli.progress import counting

@@ -34,7 +34,8 @@ _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 
 @click.command("eval")
 @click.argument("adapter")
-@click.option("--corpus", type=_FILE, help="Question-answer pairs; the held-out part is scored.")
+@click.option("--corpus", type=_FILE,
+              help="Question-answer pairs (.jsonl); the held-out part is scored.")  # fmt: skip
 @click.option("--task", type=_FILE, help="Tasks to answer, each with what a right answer holds.")
 @click.option("--n", "most", type=click.IntRange(1), help="At most so many, drawn by the seed.")
 @click.option("--seed", type=int, default=0, show_default=True)
@@ -61,10 +62,17 @@ def command(
     adapter's own corpus, or on --corpus. That needs the training packages: make setup-dev. With
     --task, both answer each task on the engine (temperature 0), and right answers are counted.
 
-    Ctrl-C shows what was measured so far. Exit codes: 0 measured, 1 an error, 130 interrupted.
+    Ctrl-C shows what was measured so far. Exit codes: 0 measured, 1 an error, 2 a wrong call,
+    130 interrupted.
     """
     if corpus and task:
         raise click.UsageError("Give --corpus or --task, not both.")
+    if corpus and corpus.suffix != ".jsonl":
+        raise click.BadParameter(
+            f"{corpus} doesn't end in .jsonl: it takes one JSON object a line, with prompt, "
+            "answer and source.",
+            param_hint="--corpus",
+        )
     settings = load_settings(model=model, adapters_dir=adapters)
     file = _policy_file(settings, policy) if write else None
     run = _run_task if task else _run_text
