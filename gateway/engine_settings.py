@@ -72,10 +72,10 @@ class EngineSettings(BaseSettings):
         ByteSize(8 * 2**30),
         description="mlx: memory for adapters, as 80GB; beyond it the least recently used leave.",
     )
-    adapter_dtype: Literal["bfloat16", "float16"] | None = Field(
+    adapter_dtype: Literal["float32", "bfloat16", "float16"] | None = Field(
         None,
-        description="mlx: numbers that adapters are held in; unset keeps them as read, which is "
-        "float32 for bfloat16 files. 16 bits halve that, and need a GPU for experts.",
+        description="mlx: numbers that adapters are held in; unset keeps those of each file. On a "
+        "CPU those of experts are float32 whatever it says.",
     )
     kv_bits: Literal[8] | None = Field(
         None,

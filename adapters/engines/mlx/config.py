@@ -24,10 +24,10 @@ class MlxConfig:
     ``context_tokens`` bounds prompt and answer of one row together. ``prefill_tokens`` is how
     many tokens of a new prompt are computed between two tokens of the running rows. The prefix
     cache holds ``prefix_cache_entries`` prompts (0 switches it off) within
-    ``prefix_cache_bytes``. ``adapter_dtype`` is what adapters are held in: None keeps the numbers
-    that were read (bfloat16 files as float32), and mlx_lm's own results; a 16-bit one takes half
-    the memory. Experts' adapters need float32 on a CPU. ``memory_limit_bytes`` and
-    ``cache_limit_bytes`` are MLX's own limits; None takes the machine's (see ``limits``).
+    ``prefix_cache_bytes``. ``adapter_dtype`` is what adapters are held in: None keeps what each
+    is stored in, and mlx_lm's own results bit for bit. Experts' adapters are float32 on a CPU,
+    whatever it says (see ``Slots.patch``). ``memory_limit_bytes`` and ``cache_limit_bytes`` are
+    MLX's own limits; None takes the machine's (see ``limits``).
     """
 
     slots: int = 4

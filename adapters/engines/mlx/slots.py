@@ -19,6 +19,7 @@ from mlx.nn.layers.quantized import QuantizedEmbedding, QuantizedLinear
 from mlx_lm.models.switch_layers import QuantizedSwitchLinear, SwitchGLU, SwitchLinear
 from numpy.typing import NDArray
 
+from adapters.engines.mlx.stored import fits_bfloat16
 from adapters.engines.mlx.terms import Active, Pair, Prepared, row_terms, uniform_terms
 from adapters.engines.mlx.wrappers import (
     Slot,
@@ -78,8 +79,10 @@ class Slots:
         """Wrap every linear, expert and embedding module of ``model``, in place.
 
         Quantise first: a module that is replaced afterwards has no slot. ``dtype`` is what
-        adapters are held in; None keeps each one's own, as mlx_lm does. Raises EngineError if the
-        model is patched already, or two modules have the same name below its layers.
+        adapters are held in; None keeps what each is stored in, as mlx_lm does. On a CPU experts
+        are held in float32 whatever is asked: MLX's ``gather_mm`` takes nothing else there.
+        Raises EngineError if the model is patched already, or two modules have the same name
+        below its layers.
         """
         modules = model.named_modules()
         for path, module in modules:
@@ -107,9 +110,11 @@ class Slots:
         """The wrapped modules, by the names that adapters use for them."""
         return tuple(self._places)
 
-    def prepare(self, lora: Lora) -> Prepared:
+    def prepare(self, lora: Lora, *, bfloat16: bool = False) -> Prepared:
         """Check the adapter against the model and copy its arrays; nothing is bound yet.
 
+        ``bfloat16`` says that float32 numbers stood in the file in bfloat16. Those that the
+        reader had to multiply, and that don't fit any more, are held in float32 all the same.
         Safe in another thread than the model's. Raises AdapterError for a module that the model
         hasn't, for shapes that differ (naming both), and for numbers that aren't finite.
         """
@@ -117,7 +122,7 @@ class Slots:
             check(lora, weight, self._places.get(name))
         pairs: list[Pair | None] = [None] * len(self._places)
         for name, weight in lora.weights.items():
-            pairs[self._places[name].index] = self._lay_out(weight)
+            pairs[self._places[name].index] = self._lay_out(weight, bfloat16)
         arrays = [array for pair in pairs if pair is not None for array in pair]
         # In a batch, rows without the adapter take 0 times its result: 0 only if that is finite.
         if arrays and not mx.stack([mx.isfinite(array).all() for array in arrays]).all():
@@ -164,14 +169,24 @@ class Slots:
             terms, rows = row_terms(wanted, self._bound), len(wanted)
         self._active.terms, self._active.rows, self._mixes = terms, rows, wanted
 
-    def _lay_out(self, weight: LoraWeight) -> Pair:
+    def _lay_out(self, weight: LoraWeight, bfloat16: bool) -> Pair:
+        def copy(array: NDArray[np.floating[Any]]) -> mx.array:
+            dtype = self._choose(array, bfloat16, experts=weight.experts is not None)
+            return mx.array(np.ascontiguousarray(array), dtype)
+
         # What is contiguous here is so in mlx_lm: other strides would mean other kernels and bits.
         if weight.experts is None:
-            return Pair(self._copy(weight.a.T), self._copy(weight.b.T))
-        return Pair(self._copy(weight.a).swapaxes(-1, -2), self._copy(weight.b).swapaxes(-1, -2))
+            return Pair(copy(weight.a.T), copy(weight.b.T))
+        return Pair(copy(weight.a).swapaxes(-1, -2), copy(weight.b).swapaxes(-1, -2))
 
-    def _copy(self, array: NDArray[np.floating[Any]]) -> mx.array:
-        return mx.array(np.ascontiguousarray(array), self._dtype)
+    def _choose(
+        self, array: NDArray[np.floating[Any]], bfloat16: bool, *, experts: bool
+    ) -> mx.Dtype | None:
+        if experts and mx.default_device().type == mx.DeviceType.cpu:
+            return mx.float32
+        if self._dtype is None and bfloat16 and fits_bfloat16(array):
+            return mx.bfloat16
+        return self._dtype
 
 
 def name_below_layers(path: str) -> str:
