@@ -7,7 +7,7 @@ import contextlib
 import gc
 import logging
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -24,8 +24,9 @@ from adapters.engines.base import (
 )
 from adapters.engines.child import FIRST_DELAY, LONGEST_DELAY
 from adapters.engines.mlx.config import MlxConfig
-from adapters.engines.mlx.job import Job
+from adapters.engines.mlx.job import Job, Prompt
 from adapters.engines.mlx.worker import Worker
+from adapters.engines.swaps import Swaps
 from adapters.mix import Mix
 from kiki.errors import AdapterError, EngineUnavailableError, KikiError, UnknownAdapterError
 
@@ -69,6 +70,7 @@ class MlxEngine:
         self.refused: tuple[Refusal, ...] = ()
         self.restarts = 0
         self.last_delta = float("-inf")
+        self.swaps = Swaps()
 
     @property
     def capabilities(self) -> Capabilities:
@@ -126,15 +128,15 @@ class MlxEngine:
         return True
 
     async def generate(self, requests: Sequence[GenerateRequest]) -> AsyncGenerator[Delta, None]:
-        mixes = [self._versions(request.mix) for request in requests]
+        adapters = [self._find(request.mix) for request in requests]
         if self.state != "ready":
             raise self._unavailable()
-        async with contextlib.aclosing(self._rows(requests, mixes)) as deltas:
+        async with contextlib.aclosing(self._rows(requests, adapters)) as deltas:
             async for delta in deltas:
                 yield delta
 
     async def _rows(
-        self, requests: Sequence[GenerateRequest], mixes: Sequence[Mix]
+        self, requests: Sequence[GenerateRequest], adapters: Sequence[Mapping[str, Adapter]]
     ) -> AsyncGenerator[Delta, None]:
         worker, runner, prompts = self._worker, self._runner, self._prompts
         if worker is None or runner is None or prompts is None:
@@ -146,14 +148,14 @@ class MlxEngine:
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody reads on
                 loop.call_soon_threadsafe(queue.put_nowait, item)
 
-        jobs = []
-        for row, (request, mix) in enumerate(zip(requests, mixes, strict=True)):
-            prompt = await worker.render(prompts.make, request)
-            room = self._config.context_tokens - len(prompt.tokens)
-            tokens = min(request.sampling.max_tokens, room)
-            again = any(message.role == "assistant" for message in request.messages)
-            jobs.append(Job(row, prompt, mix, request.sampling, tokens, again, emit))
+        jobs: list[Job] = []
+        wanted = frozenset(key for each in adapters for key in each)
+        # Before anything is awaited: from here on the adapters are the request's, as they are now.
+        worker.post(partial(runner.want, wanted))
         try:
+            for row, (request, versions) in enumerate(zip(requests, adapters, strict=True)):
+                prompt = await worker.render(prompts.make, request)
+                jobs.append(self._job(row, request, versions, prompt, emit))
             for job in jobs:
                 worker.post(partial(runner.submit, job))
             unfinished = len(jobs)
@@ -168,9 +170,31 @@ class MlxEngine:
             with contextlib.suppress(EngineUnavailableError):
                 for job in jobs:
                     worker.post(partial(runner.cancel, job))
+                worker.post(partial(runner.unwant, wanted))
 
-    def _versions(self, mix: Mix) -> Mix:
-        """The mix over keys that name the version of each adapter."""
+    def _job(
+        self,
+        row: int,
+        request: GenerateRequest,
+        adapters: Mapping[str, Adapter],
+        prompt: Prompt,
+        emit: Callable[[Delta | Exception], None],
+    ) -> Job:
+        weights = dict(request.mix.weights)
+        room = self._config.context_tokens - len(prompt.tokens)
+        return Job(
+            row=row,
+            prompt=prompt,
+            mix=Mix(tuple((key, weights[each.name]) for key, each in adapters.items())),
+            adapters=adapters,
+            sampling=request.sampling,
+            max_tokens=min(request.sampling.max_tokens, room),
+            reuse=any(message.role == "assistant" for message in request.messages),
+            emit=emit,
+        )
+
+    def _find(self, mix: Mix) -> dict[str, Adapter]:
+        """The mix's adapters as they are served now, under keys that name their versions."""
         unknown = [name for name in mix.names if name not in self._served]
         if unknown:
             raise UnknownAdapterError(
@@ -178,7 +202,7 @@ class MlxEngine:
                 param=f"kiki.adapters.{unknown[0]}",
                 fix=f"Loaded: {', '.join(self._served) or 'none'}.",
             )
-        return Mix(tuple((_key(self._served[name]), weight) for name, weight in mix.weights))
+        return {_key(adapter): adapter for adapter in map(self._served.__getitem__, mix.names)}
 
     async def _launch(self) -> None:
         self.state = "starting"
@@ -188,7 +212,7 @@ class MlxEngine:
             with contextlib.suppress(RuntimeError):  # the loop is closed
                 loop.call_soon_threadsafe(self._ended, worker, error)
 
-        worker = self._worker = Worker(self._model, self._config, ended)
+        worker = self._worker = Worker(self._model, self._config, self.swaps, ended)
         try:
             runner = await asyncio.wrap_future(worker.start())
             self._prompts = runner.prompts()
@@ -232,7 +256,7 @@ class MlxEngine:
         """Generate one token. Raises EngineUnavailableError with what stood in the way."""
         try:
             async with asyncio.timeout(PROBE_SECONDS):
-                rows = self._rows([PROBE], [PROBE.mix])
+                rows = self._rows([PROBE], [{}])
                 async with contextlib.aclosing(rows) as deltas:
                     async for _ in deltas:
                         pass

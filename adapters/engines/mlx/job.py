@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from adapters.adapter import Adapter
 from adapters.engines.base import Delta, Sampling
 from adapters.mix import Mix
 
@@ -27,7 +28,7 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Job:
-    """A row to run. ``mix`` is over the keys of adapter versions.
+    """A row to run. ``mix`` is over the keys of adapter versions, which ``adapters`` says.
 
     ``emit`` takes the row's deltas, or the one error that ends it, from any thread.
     ``max_tokens`` is what the request and the context leave. ``reuse`` allows a kept prefix.
@@ -36,6 +37,7 @@ class Job:
     row: int
     prompt: Prompt
     mix: Mix
+    adapters: Mapping[str, Adapter]
     sampling: Sampling
     max_tokens: int
     reuse: bool

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from types import TracebackType
 
 from adapters.engines.mlx.slots import Slots
 from adapters.engines.mlx.terms import Prepared
-from adapters.lora import Lora
 
 log = logging.getLogger("kiki.adapters")
 
@@ -54,16 +53,19 @@ class Lease:
 class Resident:
     """Keeps the adapters of one ``Slots`` within ``budget_bytes``. For one thread, the model's.
 
-    ``load`` reads an adapter by its key and may raise AdapterError. What running rows hold is
-    never evicted: where the budget can't hold it, memory goes over, and the log says so.
+    It reads nothing: what is ``missing`` another thread prepares, and ``put`` takes it in. What
+    is held is never evicted: where the budget can't hold it, memory goes over, and the log says
+    so. What requests only want goes after what nobody wants, and never once it is dropped, since
+    its files may be others by then.
     """
 
-    def __init__(self, slots: Slots, budget_bytes: int, load: Callable[[str], Lora]) -> None:
+    def __init__(self, slots: Slots, budget_bytes: int) -> None:
         self._slots = slots
         self._budget = budget_bytes
-        self._load = load
         self._sizes: OrderedDict[str, int] = OrderedDict()  # the least recently used first
+        self._known: dict[str, int] = {}  # sizes of what is served, in memory or not
         self._pins: Counter[str] = Counter()
+        self._wanted: Counter[str] = Counter()
         self._dropped: set[str] = set()
         self._bytes = 0
         self._loads = 0
@@ -81,60 +83,61 @@ class Resident:
             len(self._sizes), self._bytes, self._budget, self._loads, self._evictions
         )
 
-    def fill(self, keys: Iterable[str]) -> tuple[str, ...]:
-        """Load ``keys`` in order while they fit, evicting nothing; returns those left out.
-
-        Raises AdapterError as ``load`` and ``Slots.prepare`` do, with the earlier ones loaded.
-        """
-        wanted = [key for key in keys if key not in self._sizes]
-        for position, key in enumerate(wanted):
-            prepared = self._slots.prepare(self._load(key))
-            if self._bytes + prepared.nbytes > self._budget:
-                return tuple(wanted[position:])
+    def offer(self, key: str, prepared: Prepared) -> None:
+        """Serve an adapter from now on; it stays in memory if it fits beside the others there."""
+        self._dropped.discard(key)
+        self._known[key] = prepared.nbytes
+        if key not in self._sizes and self._bytes + prepared.nbytes <= self._budget:
             self._add(key, prepared)
-        return ()
 
     def put(self, key: str, prepared: Prepared) -> None:
-        """Take in an adapter that another thread loaded and prepared, evicting what must go.
-
-        A key that is in memory already stays as it is.
-        """
+        """Take in an adapter, evicting what must go. One that is in memory stays as it is."""
         if key not in self._sizes:
             self._make_room(prepared.nbytes)
             self._add(key, prepared)
 
     def missing(self, keys: Iterable[str]) -> tuple[str, ...]:
-        """Those of ``keys`` that ``acquire`` would have to load."""
+        """Those of ``keys`` that aren't in memory."""
         return tuple(key for key in keys if key not in self._sizes)
 
-    def acquire(self, keys: Iterable[str]) -> Lease:
-        """Load what is missing and hold all of ``keys`` until the lease is released.
+    def fits(self, keys: Iterable[str]) -> bool:
+        """Whether the budget holds ``keys`` beside all that is held, in memory or still to come."""
+        return sum(self._known.get(key, 0) for key in {*keys, *self._pins}) <= self._budget
 
-        Raises AdapterError as ``load`` and ``Slots.prepare`` do, and then holds nothing.
-        """
+    def hold(self, keys: Iterable[str]) -> Lease:
+        """Keep ``keys`` until the lease is released, those that are yet to come too."""
         held = tuple(dict.fromkeys(keys))
         self._pins.update(held)
-        self._dropped.difference_update(held)
-        try:
-            for key in self.missing(held):
-                self.put(key, self._slots.prepare(self._load(key)))
-        except BaseException:
-            self._unpin(held)
-            raise
         for key in held:
-            self._sizes.move_to_end(key)
+            if key in self._sizes:
+                self._sizes.move_to_end(key)
         return Lease(self, held)
 
+    def want(self, keys: Iterable[str]) -> None:
+        """Note a request's adapters, from when it is accepted until ``unwant``."""
+        self._wanted.update(set(keys))
+
+    def unwant(self, keys: Iterable[str]) -> None:
+        """Take back a ``want`` of the same keys."""
+        gone = set(keys)
+        _subtract(self._wanted, gone)
+        self._forget_dropped(gone)
+
+    def is_wanted(self, key: str) -> bool:
+        return key in self._wanted or key in self._pins
+
     def drop(self, key: str) -> None:
-        """Forget an adapter that is no longer served, as soon as no row holds it."""
-        if self._pins[key]:
-            self._dropped.add(key)
-        elif key in self._sizes:
-            self._remove(key)
+        """Forget an adapter that is no longer served, as soon as no row wants or holds it."""
+        self._dropped.add(key)
+        self._forget_dropped({key})
+
+    def is_dropped(self, key: str) -> bool:
+        """Whether the adapter is only here for the rows that came when it was still served."""
+        return key in self._dropped
 
     def _add(self, key: str, prepared: Prepared) -> None:
         self._slots.bind(key, prepared)
-        self._sizes[key] = prepared.nbytes
+        self._sizes[key] = self._known[key] = prepared.nbytes
         self._bytes += prepared.nbytes
         self._loads += 1
 
@@ -143,11 +146,11 @@ class Resident:
         self._bytes -= self._sizes.pop(key)
 
     def _make_room(self, nbytes: int) -> None:
-        """Evict until ``nbytes`` more fit, or all that is left is held by rows."""
-        for key in tuple(self._sizes):
+        """Evict until ``nbytes`` more fit, or all that is left must stay."""
+        for key in sorted(self._sizes, key=lambda key: key in self._wanted):
             if self._bytes + nbytes <= self._budget:
                 return
-            if not self._pins[key]:
+            if key not in self._pins and key not in self._dropped:
                 self._remove(key)
                 self._evictions += 1
         if self._bytes + nbytes > self._budget and not self._over:
@@ -159,11 +162,21 @@ class Resident:
             )
 
     def _unpin(self, keys: tuple[str, ...]) -> None:
-        self._pins.subtract(keys)
-        for key in keys:
-            if self._pins[key] == 0:
-                del self._pins[key]
-                if key in self._dropped:
-                    self._dropped.discard(key)
-                    self.drop(key)
+        _subtract(self._pins, keys)
+        self._forget_dropped(keys)
         self._make_room(0)
+
+    def _forget_dropped(self, keys: Iterable[str]) -> None:
+        for key in keys:
+            if key in self._dropped and not self.is_wanted(key):
+                self._dropped.discard(key)
+                self._known.pop(key, None)
+                if key in self._sizes:
+                    self._remove(key)
+
+
+def _subtract(counter: Counter[str], keys: Iterable[str]) -> None:
+    counter.subtract(keys)
+    for key in keys:
+        if counter[key] <= 0:
+            del counter[key]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from functools import partial
@@ -23,9 +24,11 @@ from adapters.engines.mlx.prefill import Prefill
 from adapters.engines.mlx.prompts import Prompts
 from adapters.engines.mlx.resident import Resident, ResidentStats
 from adapters.engines.mlx.rows import Row
+from adapters.engines.mlx.stored import is_bfloat16
 from adapters.engines.mlx.terms import Prepared
+from adapters.engines.mlx.waiting import Waiter, Waiting
+from adapters.engines.swaps import Swaps
 from adapters.folders import read_unchanged
-from adapters.lora import Lora
 from kiki.errors import EngineError, EngineUnavailableError, KikiError, UnknownAdapterError
 
 log = logging.getLogger("kiki.adapters")
@@ -55,7 +58,7 @@ class Runner:
     """The rows of one loaded model. Everything but ``check`` is for the model's own thread.
 
     ``post`` runs a command in that thread, ``reading`` runs what reads adapters from disk.
-    ``served`` maps keys to adapters, and may be replaced at any time by another thread.
+    ``served`` maps keys to adapters; it is the caller's, to note what was checked and offered.
     """
 
     def __init__(
@@ -64,20 +67,21 @@ class Runner:
         config: MlxConfig,
         post: Callable[[Command], None],
         reading: Executor,
+        swaps: Swaps,
     ) -> None:
         self.limits = apply_limits(config)
         self._base = load_base(model, config)
         self._config = config
         self._post = post
         self._reading = reading
+        self._swaps = swaps
         self.served: dict[str, Adapter] = {}
         self.prefixes = PrefixCache(config)
         self._batch = Batch(self._base)
         self.slots = 1 if self._base.single() else config.slots
-        self._resident = Resident(self._base.slots, config.adapter_budget_bytes, self._read)
-        self._waiting: deque[Job] = deque()
-        self._loading: set[str] = set()
-        self._prefill: Prefill | None = None
+        self._resident = Resident(self._base.slots, config.adapter_budget_bytes)
+        self._waiting = Waiting(self._resident, self._read)
+        self._prefills: deque[Prefill] = deque()
         self._steps = 0
         self._failures = 0
         self._failures_in_a_row = 0
@@ -85,13 +89,13 @@ class Runner:
     @property
     def busy(self) -> bool:
         """Whether ``turn`` has something to do without another command."""
-        return bool(self._batch) or self._prefill is not None or self._admissible()
+        return bool(self._batch or self._prefills or (self._free and self._waiting.ready()))
 
     @property
     def stats(self) -> RunnerStats:
         """From any thread: numbers that may be one step old."""
         return RunnerStats(
-            active_rows=len(self._batch) + (self._prefill is not None),
+            active_rows=len(self._batch) + len(self._prefills),
             waiting_rows=len(self._waiting),
             failures=self._failures,
             prefix_entries=len(self.prefixes),
@@ -110,118 +114,132 @@ class Runner:
 
     def check(self, adapter: Adapter) -> Prepared:
         """Read an adapter and hold it against the model. From any thread. Raises AdapterError."""
-        return self._base.slots.prepare(read_unchanged(adapter))
+        bfloat16 = is_bfloat16(adapter)  # first: what is read next is held to the fingerprint
+        return self._base.slots.prepare(read_unchanged(adapter), bfloat16=bfloat16)
 
     def offer(self, key: str, prepared: Prepared) -> None:
-        """Keep an adapter in memory if it fits beside those that are there."""
-        stats = self._resident.stats
-        if stats.nbytes + prepared.nbytes <= stats.budget_bytes:
-            self._resident.put(key, prepared)
+        """Serve an adapter; it is kept in memory if it fits beside those that are there."""
+        self._resident.offer(key, prepared)
 
     def drop(self, key: str) -> None:
-        """Forget an adapter that is no longer served, once no row holds it."""
+        """Forget an adapter that is no longer served, once no request wants it."""
         self._resident.drop(key)
 
+    def want(self, keys: Iterable[str]) -> None:
+        """Note the adapters of a request that was accepted, until ``unwant``."""
+        self._resident.want(keys)
+
+    def unwant(self, keys: Iterable[str]) -> None:
+        """A request that wanted ``keys`` has ended."""
+        self._resident.unwant(keys)
+
     def submit(self, job: Job) -> None:
-        """Queue a row, and begin to read those of its adapters that aren't in memory."""
-        self._waiting.append(job)
-        for key in self._resident.missing(job.mix.names):
-            if key not in self._loading and key in self.served:
-                self._loading.add(key)
-                reading = self._reading.submit(self.check, self.served[key])
-                reading.add_done_callback(partial(self._post_loaded, key))
+        """Queue a row."""
+        self._waiting.add(job)
+        self._look_ahead()
 
     def cancel(self, job: Job) -> None:
         """Take a row out, wherever it is; nothing if it has ended."""
-        if job in self._waiting:
-            self._waiting.remove(job)
-        elif self._prefill is not None and self._prefill.row.job is job:
-            self._prefill.row.release()
-            self._prefill = None
-        else:
-            for row in self._batch.rows:
-                if row.job is job:
-                    self._batch.remove(row)
-                    row.release()
+        if self._waiting.remove(job):
+            self._look_ahead()
+            return
+        for prefill in [each for each in self._prefills if each.row.job is job]:
+            self._prefills.remove(prefill)
+            prefill.row.release()
+        for row in [each for each in self._batch.rows if each.job is job]:
+            self._batch.remove(row)
+            row.release()
+        self._look_ahead()
 
     def turn(self) -> None:
-        """Admit a row, compute a piece of its prompt, and one token of every running row.
+        """Admit a row, compute a piece of one prompt, and one token of every running row.
 
-        A failure ends the rows it touches. Raises EngineError when failures don't end.
+        Prompts take turns, so that a short one isn't behind all of a long one. A failure ends
+        the rows it touches. Raises EngineError when failures don't end.
         """
-        if self._prefill is None and self._admissible():
-            self._admit(self._waiting.popleft())
-        if self._prefill is not None:
-            self._advance(self._prefill)
+        if self._free and (waiter := self._waiting.ready()):
+            self._admit(waiter)
+        if self._prefills:
+            self._advance(self._prefills.popleft())
         if self._batch:
             self._step()
+        self._look_ahead()
 
     def fail_all(self, error: Exception) -> None:
         """End every row: none will run any more."""
-        if self._prefill is not None:
-            self._prefill.row.fail(error)
-            self._prefill = None
+        while self._prefills:
+            self._prefills.popleft().row.fail(error)
         self._fail_batch(error)
-        while self._waiting:
-            self._waiting.popleft().emit(error)
+        for job in self._waiting.clear():
+            job.emit(error)
 
-    def _read(self, key: str) -> Lora:
-        adapter = self.served.get(key)
-        if adapter is None:
-            name = key.partition("@")[0]
-            raise UnknownAdapterError(
-                f"Adapter {name!r} was removed or replaced while the request was waiting.",
-                param=f"kiki.adapters.{name}",
-                fix="Ask again.",
-            )
-        return read_unchanged(adapter)
+    @property
+    def _free(self) -> int:
+        """Slots in which no row is."""
+        return self.slots - len(self._batch) - len(self._prefills)
 
-    def _post_loaded(self, key: str, done: Future[Prepared]) -> None:
+    def _look_ahead(self) -> None:
+        self._waiting.look_ahead(self._free)
+
+    def _read(self, key: str, adapter: Adapter) -> None:
+        reading = self._reading.submit(self.check, adapter)
+        reading.add_done_callback(partial(self._post_read, key))
+
+    def _post_read(self, key: str, done: Future[Prepared]) -> None:
         try:
-            self._post(lambda: self._loaded(key, done))
+            self._post(lambda: self._take_read(key, done))
         except EngineUnavailableError:
             log.debug("adapter %s was read for an engine that has ended", key)
 
-    def _loaded(self, key: str, done: Future[Prepared]) -> None:
-        self._loading.discard(key)
-        # An error is raised again, for the row that asks, when the row is admitted.
-        if done.exception() is None and key in self.served:
-            self._resident.put(key, done.result())
+    def _take_read(self, key: str, done: Future[Prepared]) -> None:
+        error = done.exception()
+        if error is None:
+            self._waiting.loaded(key, done.result())
+        else:
+            self._refuse(key, error)
+        self._look_ahead()
 
-    def _admissible(self) -> bool:
-        """Rows run in the order they came: one whose adapters are being read is waited for."""
-        if not self._waiting or len(self._batch) >= self.slots:
-            return False
-        return self._loading.isdisjoint(self._waiting[0].mix.names)
+    def _refuse(self, key: str, error: BaseException) -> None:
+        """End the rows that waited for an adapter that can't be read."""
+        name = key.partition("@")[0]
+        told: KikiError = _failed(error, f"Adapter {name!r} can't be loaded")
+        if self._resident.is_dropped(key):
+            told = UnknownAdapterError(
+                f"Adapter {name!r} was removed or replaced while the request was waiting, "
+                "and its old files are gone.",
+                param=f"kiki.adapters.{name}",
+                fix="Ask again.",
+            )
+        else:
+            log.error("adapter %s can't be loaded", name, exc_info=error)
+        for job in self._waiting.failed(key):
+            job.emit(told)
 
-    def _admit(self, job: Job) -> None:
-        try:
-            lease = self._resident.acquire(job.mix.names)
-        except UnknownAdapterError as error:
-            job.emit(error)
-            return
-        except Exception as error:
-            log.error("an adapter can't be loaded", exc_info=error)
-            job.emit(_failed(error, "An adapter can't be loaded"))
-            return
+    def _admit(self, waiter: Waiter) -> None:
+        lease = self._waiting.take(waiter)
+        job = waiter.job
+        began = time.perf_counter()
+        self._base.slots.use((job.mix,))
+        if waiter.load_s is not None:
+            self._swaps.count("load", waiter.load_s)
+        elif job.mix:
+            self._swaps.count("bind", time.perf_counter() - began)
         prefix = self.prefixes.find(job.mix, job.prompt.tokens) if job.reuse else None
-        row = Row(job, lease, self._base.tokenizer, prefix.tokens if prefix else 0)
+        done = prefix.tokens if prefix else 0
+        row = Row(job, lease, self._base.tokenizer, done)
         cache = prefix.cache if prefix else self._base.new_cache()
-        self._prefill = Prefill(
-            self._base, self.prefixes, row, cache, prefix.tokens if prefix else 0
-        )
+        self._prefills.append(Prefill(self._base, self.prefixes, row, cache, done))
 
     def _advance(self, prefill: Prefill) -> None:
         try:
             if not prefill.advance():
+                self._prefills.append(prefill)
                 return
             begun = self._batch.begin(prefill)
         except Exception as error:
-            self._prefill = None
             prefill.row.fail(self._note(error))
             self._give_up_if_hopeless(error)
             return
-        self._prefill = None
         try:
             self._batch.join(begun, prefill.row)
         except Exception as error:
@@ -286,7 +304,7 @@ class Runner:
             raise EngineError(f"{MOST_FAILURES} failures in a row; the last: {error}") from error
 
 
-def _failed(error: Exception, what: str) -> EngineError:
+def _failed(error: BaseException, what: str) -> EngineError:
     if isinstance(error, EngineError):
         return error
     message = error.message if isinstance(error, KikiError) else f"{type(error).__name__}: {error}"

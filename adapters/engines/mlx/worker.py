@@ -12,6 +12,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, TypeVar
 
 from adapters.engines.mlx.config import MlxConfig
+from adapters.engines.swaps import Swaps
 from kiki.errors import EngineUnavailableError
 
 if TYPE_CHECKING:
@@ -39,10 +40,15 @@ class Worker:
     """
 
     def __init__(
-        self, model: Path | str, config: MlxConfig, ended: Callable[[Exception | None], None]
+        self,
+        model: Path | str,
+        config: MlxConfig,
+        swaps: Swaps,
+        ended: Callable[[Exception | None], None],
     ) -> None:
         self._model = model
         self._config = config
+        self._swaps = swaps
         self._on_end = ended
         self._commands: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._lock = threading.Lock()
@@ -118,7 +124,7 @@ class Worker:
             raise EngineUnavailableError(
                 f"The MLX engine can't be imported: {error}.", fix=f"Install it: {INSTALL}"
             ) from error
-        return Runner(self._model, self._config, self.post, self._reading)
+        return Runner(self._model, self._config, self.post, self._reading, self._swaps)
 
     def _work(self, runner: Runner) -> None:
         while not self._stopping:

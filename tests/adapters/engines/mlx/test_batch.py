@@ -7,7 +7,7 @@ from contextlib import aclosing
 
 import pytest
 
-from adapters.engines.base import collect, complete
+from adapters.engines.base import Completion, Delta, collect, complete
 from adapters.engines.mlx import MlxEngine
 from adapters.mix import BASE, Mix
 from tests.adapters.engines.mlx.serving import (
@@ -36,6 +36,15 @@ async def engine(request, tmp_path_factory):
         yield engine
 
 
+@pytest.fixture(scope="module")
+async def pieces(tmp_path_factory):
+    """An engine that computes prompts seven tokens at a time."""
+    folder = tmp_path_factory.mktemp("mlx")
+    adapters = make_adapters(folder, "a", "b")
+    async with started(write_base(folder, None), adapters, prefill_tokens=7) as engine:
+        yield engine
+
+
 async def test_four_different_mixes_at_once_equal_their_single_runs(engine):
     requests = [ask(mix, f"Number {i}." * (i + 1)) for i, mix in enumerate(MIXES)]
     alone = [await one(engine, request) for request in requests]
@@ -46,15 +55,21 @@ async def test_four_different_mixes_at_once_equal_their_single_runs(engine):
 
 
 @pytest.mark.parametrize("joining", [BASE, A, B], ids=str)
-async def test_who_joins_in_mid_flight_equals_its_single_run_and_changes_nobody(engine, joining):
+async def test_who_joins_in_mid_flight_equals_its_single_run_and_changes_nobody(
+    engine, turns, joining
+):
     long, short = ask(A, max_tokens=100), ask(joining, "And you? " * 8, max_tokens=8)
     alone = [await one(engine, request) for request in (long, short)]
+    turns.only(5)
     running = asyncio.create_task(one(engine, long))
-    await until(lambda: stats(engine).active_rows == 1)
-    joined = await one(engine, short)
-    assert not running.done()
-    assert difference(joined, alone[1]) < CLOSE
+    await turns.taken()
+    joining = asyncio.create_task(one(engine, short))
+    await until(lambda: stats(engine).waiting_rows == 1)
+    assert stats(engine).active_rows == 1
+    turns.free()
+    assert difference(await joining, alone[1]) < CLOSE
     assert difference(await running, alone[0]) < CLOSE
+    assert turns.most_active == 2
 
 
 async def test_rows_beyond_the_slots_wait_their_turn_in_order(engine):
@@ -68,14 +83,8 @@ async def test_rows_beyond_the_slots_wait_their_turn_in_order(engine):
             assert stats(engine).active_rows <= 4
             if delta.finish_reason:
                 ended.append(delta.row)
-
-    async def replay():
-        for delta in seen:
-            yield delta
-
     assert ended == list(range(7))
-    for here, there in zip(await collect(replay(), 7), alone, strict=True):
-        assert difference(here, there) < CLOSE
+    await assert_same(seen, alone)
 
 
 async def test_a_row_that_is_cancelled_frees_its_slot_and_changes_nobody(engine):
@@ -91,15 +100,48 @@ async def test_a_row_that_is_cancelled_frees_its_slot_and_changes_nobody(engine)
     assert stats(engine).waiting_rows == 0
 
 
-async def test_a_row_that_is_cancelled_while_it_waits_never_runs(engine):
-    running = engine.generate([ask(A, max_tokens=60)] * 4)
-    await anext(running)
+async def test_a_row_that_is_cancelled_while_it_waits_never_runs(engine, turns):
+    turns.only(5)
+    running = asyncio.create_task(complete(engine, [ask(A, max_tokens=60)] * 4))
+    await turns.taken()
     waiting = asyncio.create_task(one(engine, ask(B)))
     await until(lambda: stats(engine).waiting_rows == 1)
     waiting.cancel()
     await until(lambda: stats(engine).waiting_rows == 0)
-    await running.aclose()
+    assert stats(engine).active_rows == 4
+    running.cancel()
     await until(lambda: stats(engine).active_rows == 0)
+
+
+async def test_a_short_prompt_is_not_behind_all_of_a_long_one(pieces):
+    requests = [ask(A, "A long question. " * 20), ask(B, "Short?", max_tokens=4)]
+    alone = [await one(pieces, request) for request in requests]
+    async with aclosing(pieces.generate(requests)) as deltas:
+        seen = [delta async for delta in deltas]
+    ended = next(at for at, delta in enumerate(seen) if delta.row == 1 and delta.finish_reason)
+    assert all(delta.row == 1 for delta in seen[:ended])
+    await assert_same(seen, alone)
+
+
+async def test_rows_that_run_go_on_while_a_long_prompt_is_computed(pieces):
+    requests = [ask(B, "Short?", max_tokens=30), ask(A, "A long question. " * 20)]
+    alone = [await one(pieces, request) for request in requests]
+    async with aclosing(pieces.generate(requests)) as deltas:
+        seen = [delta async for delta in deltas]
+    before = next(at for at, delta in enumerate(seen) if delta.row == 1)
+    assert before > 10
+    await assert_same(seen, alone)
+
+
+async def assert_same(seen: list[Delta], alone: list[Completion]) -> None:
+    """The rows whose deltas were ``seen`` are as they are alone."""
+
+    async def replay():
+        for delta in seen:
+            yield delta
+
+    for here, there in zip(await collect(replay(), len(alone)), alone, strict=True):
+        assert difference(here, there) < CLOSE
 
 
 async def test_a_seed_repeats_whatever_else_is_in_the_batch(engine):

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from mlx_lm.generate import GenerationBatch
 
-from adapters.engines.base import Message, complete
+from adapters.engines.base import Message
 from adapters.engines.mlx import MlxConfig, MlxEngine
 from adapters.engines.mlx.cache import PrefixCache
 from adapters.engines.mlx.runner import MOST_FAILURES, Runner
@@ -21,7 +21,6 @@ from kiki.errors import (
     RequestError,
     UnknownAdapterError,
 )
-from tests.adapters.engines.mlx.reference import only
 from tests.adapters.engines.mlx.serving import (
     ask,
     difference,
@@ -103,60 +102,20 @@ async def test_what_is_named_before_the_start_and_does_not_fit_is_in_refused(
         assert engine.adapters == ("b",)
 
 
-async def test_a_row_in_flight_keeps_the_version_it_began_with(engine, adapters, tmp_path):
+async def test_a_row_in_flight_keeps_the_version_it_began_with(engine, turns, adapters, tmp_path):
     request = ask(A, max_tokens=60)
     before = await one(engine, request)
+    turns.only(5)
     running = asyncio.create_task(one(engine, request))
-    await until(lambda: stats(engine).active_rows == 1)
+    await turns.taken()
     (other,) = make_adapters(tmp_path, "z")
     assert await engine.set_adapters([replace(other, name="a"), adapters[1]]) == ()
-    after = await one(engine, ask(A, max_tokens=4))
-    assert not running.done()
-    assert tokens(after) != tokens(before)[:4]
+    after = asyncio.create_task(one(engine, ask(A, max_tokens=4)))
+    await until(lambda: stats(engine).waiting_rows == 1)
+    assert stats(engine).active_rows == 1
+    turns.free()
+    assert tokens(await after) != tokens(before)[:4]
     assert difference(await running, before) < CLOSE
-
-
-async def test_a_row_that_waits_for_an_adapter_that_goes_is_refused(base, adapters):
-    async with started(base, adapters[:2], slots=1) as engine:
-        running = asyncio.create_task(one(engine, ask(A, max_tokens=60)))
-        await until(lambda: stats(engine).active_rows == 1)
-        waiting = asyncio.create_task(one(engine, ask(B)))
-        await until(lambda: stats(engine).waiting_rows == 1)
-        await engine.set_adapters(adapters[:1])
-        with pytest.raises(UnknownAdapterError, match="'b' was removed or replaced"):
-            await waiting
-        assert (await running).usage.completion_tokens > 12
-
-
-async def test_under_a_small_budget_adapters_come_and_go_and_answers_stay(base, adapters, engine):
-    mixes = [Mix.single(adapter.name) for adapter in adapters]
-    mixes += [Mix.of({"a": 0.5, "b": 0.5}), Mix.of({"a": 0.4, "b": 0.3, "c": 0.2, "d": 0.1})]
-    expected = [await one(engine, ask(mix)) for mix in mixes]
-    one_adapter = stats(engine).adapters.nbytes // 4
-    budget = int(one_adapter * 1.5)
-    async with started(base, adapters, adapter_budget_bytes=budget) as small:
-        assert small.adapters == ("a", "b", "c", "d")
-        assert stats(small).adapters.adapters == 1
-        for _ in range(2):
-            found = await complete(small, [ask(mix) for mix in mixes])
-            for here, there in zip(found, expected, strict=True):
-                assert difference(here, there) < CLOSE
-        assert stats(small).adapters.evictions > 4
-        await until(lambda: stats(small).adapters.nbytes <= budget)
-
-
-async def test_adapters_in_sixteen_bits_take_half_the_memory(base, adapters, engine, tmp_path):
-    dense = only(
-        read_lora(adapters[0].path), "self_attn.q_proj", "mlp.gate", "linear_attn.out_proj"
-    )
-    write_lora(dense, "mlx", tmp_path / "dense")
-    adapter = adapter_at(tmp_path / "dense")
-    request = ask(Mix.single("dense"), max_tokens=1)
-    assert await engine.set_adapters([adapter]) == ()
-    exact = await one(engine, request)
-    async with started(base, [adapter], adapter_dtype="float16") as half:
-        assert stats(half).adapters.nbytes * 2 == stats(engine).adapters.nbytes
-        assert 0 < difference(await one(half, request), exact) < 0.01
 
 
 async def test_a_failing_step_ends_the_rows_in_it_and_the_next_ones_run(engine, monkeypatch):
@@ -178,10 +137,11 @@ async def test_a_failing_step_ends_the_rows_in_it_and_the_next_ones_run(engine, 
     assert difference(await one(engine, ask(B)), expected) < CLOSE
 
 
-async def test_a_failing_prompt_ends_its_row_alone(engine, monkeypatch):
+async def test_a_failing_prompt_ends_its_row_alone(engine, turns, monkeypatch):
     alone = await one(engine, ask(A, max_tokens=60))
+    turns.only(5)
     running = asyncio.create_task(one(engine, ask(A, max_tokens=60)))
-    await until(lambda: stats(engine).active_rows == 1)
+    await turns.taken()
 
     keep = PrefixCache.keep_prompt
 
@@ -191,9 +151,12 @@ async def test_a_failing_prompt_ends_its_row_alone(engine, monkeypatch):
         keep(cache, mix, tokens, state)
 
     monkeypatch.setattr(PrefixCache, "keep_prompt", fails_for_b)
+    failing = asyncio.create_task(one(engine, ask(B, "Another prompt.")))
+    await until(lambda: stats(engine).waiting_rows == 1)
+    assert stats(engine).active_rows == 1
+    turns.free()
     with pytest.raises(EngineError, match="MemoryError: no room"):
-        await one(engine, ask(B, "Another prompt."))
-    assert not running.done()
+        await failing
     assert difference(await running, alone) < CLOSE
 
 
@@ -218,11 +181,13 @@ async def test_an_engine_that_keeps_failing_loads_its_model_anew(base, adapters,
         assert tokens(await one(engine, ask(A))) == tokens(expected)
 
 
-async def test_rows_that_wait_are_told_when_the_thread_ends(base, monkeypatch):
+async def test_rows_that_wait_are_told_when_the_thread_ends(base, turns, monkeypatch):
     async with started(base, [], slots=1) as engine:
-        turn = Runner.turn
+        turns.only(5)
         rows = [asyncio.create_task(one(engine, ask(max_tokens=300))) for _ in range(3)]
+        await turns.taken()
         await until(lambda: stats(engine).waiting_rows == 2)
+        turn = Runner.turn
 
         def dies(runner):
             raise RuntimeError("gone")
@@ -232,6 +197,7 @@ async def test_rows_that_wait_are_told_when_the_thread_ends(base, monkeypatch):
             with pytest.raises(EngineUnavailableError, match="ended"):
                 await row
         monkeypatch.setattr(Runner, "turn", turn)
+        turns.free()
         await until(lambda: engine.state == "ready")
 
 
