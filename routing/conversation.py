@@ -8,14 +8,17 @@ anything is embedded, holds for any weights of the router, and a long turn costs
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from routing.advisor import Advisor
 from routing.router import MAX_ACTIVE, RouteDecision, Router
 
 SLOPE, MIDDLE = 2.37, 1.907
@@ -35,7 +38,7 @@ CHARACTERS_PER_WORD = 12
 class Embeds(Protocol):
     """What routing needs of the embedder."""
 
-    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]: ...
+    def submit(self, texts: Sequence[str]) -> Future[NDArray[np.float32]]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,48 +77,66 @@ class Stickiness:
 
 @dataclass(frozen=True, slots=True)
 class Routed:
-    """A decision, with the last turn's own vector of shape (768,)."""
+    """A decision, with the last turn's own vector of shape (768,), and whether there was advice."""
 
     decision: RouteDecision
     vector: NDArray[np.float32]
     stickiness: Stickiness
+    advised: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the caller sets: `Router.decide` says what each means."""
+
+    threshold: float | None = None
+    top_k: int = MAX_ACTIVE
+    within: frozenset[str] | None = None
+
+
+CALIBRATED = Limits()
 
 
 class Conversations:
     """Routes the last turn of a conversation, from any thread; keeps nothing between calls."""
 
-    def __init__(self, router: Router, embedder: Embeds) -> None:
+    def __init__(self, router: Router, embedder: Embeds, advisor: Advisor | None = None) -> None:
         self.router = router
         self._embedder = embedder
+        self._advisor = advisor
 
     def route(
-        self,
-        question: str,
-        before: Sequence[Said] = (),
-        *,
-        threshold: float | None = None,
-        top_k: int = MAX_ACTIVE,
-        within: frozenset[str] | None = None,
+        self, question: str, before: Sequence[Said] = (), limits: Limits = CALIBRATED
     ) -> Routed:
-        """Embeds what is needed and decides; the arguments and errors are `Router.route`'s.
+        """Embeds what is needed and decides; raises what `Router.decide` raises.
 
         Args:
             question: the last user turn.
             before: what was said before it, the oldest first.
         """
         context = context_of(question, before)
-        texts = [question, context.text] if context else [question]
-        vectors = self._embedder.embed(texts)
-        return self.decide(vectors, context, threshold=threshold, top_k=top_k, within=within)
+        vectors = self._embedder.submit(_texts(question, context)).result()
+        return self._decide(vectors, context, self._advice(question), limits)
 
-    def decide(
+    async def route_async(
+        self, question: str, before: Sequence[Said] = (), limits: Limits = CALIBRATED
+    ) -> Routed:
+        """`route`, without blocking the event loop."""
+        context = context_of(question, before)
+        texts = _texts(question, context)
+        vectors = await asyncio.wrap_future(self._embedder.submit(texts))
+        advice = await asyncio.to_thread(self._advice, question) if self._advisor else None
+        return self._decide(vectors, context, advice, limits)
+
+    def _advice(self, question: str) -> NDArray[np.float32] | None:
+        return self._advisor.advice(question) if self._advisor else None
+
+    def _decide(
         self,
         vectors: NDArray[np.float32],
         context: Context | None,
-        *,
-        threshold: float | None = None,
-        top_k: int = MAX_ACTIVE,
-        within: frozenset[str] | None = None,
+        advice: NDArray[np.float32] | None,
+        limits: Limits,
     ) -> Routed:
         """Decides from the vectors of the question and, where there is one, of the context."""
         reading = self.router.read(vectors[0])
@@ -123,9 +144,18 @@ class Conversations:
         if context:
             reading = reading.mixed(self.router.read(vectors[1]), context.share)
             together = self.router.first(reading)
-        decision = self.router.decide(reading, threshold=threshold, top_k=top_k, within=within)
+        if self._advisor and advice is not None:
+            reading = replace(reading, log_odds=self._advisor.blend(reading.log_odds, advice))
+        decision = self.router.decide(
+            reading, threshold=limits.threshold, top_k=limits.top_k, within=limits.within
+        )
         share = context.share if context else 0.0
-        return Routed(decision, vectors[0], Stickiness(share, alone, together))
+        stickiness = Stickiness(round(share, 4), alone, together)
+        return Routed(decision, vectors[0], stickiness, advice is not None)
+
+
+def _texts(question: str, context: Context | None) -> list[str]:
+    return [question, context.text] if context else [question]
 
 
 def context_of(question: str, before: Sequence[Said]) -> Context | None:

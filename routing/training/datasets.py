@@ -9,12 +9,12 @@ from pathlib import Path
 
 from routing.card import Card
 from routing.domains import DomainTable
+from routing.neighbours import fingerprint
 from routing.training.rows import (
     DATA,
     FOLLOW_UPS,
     SHIFTED,
     Row,
-    fingerprint,
     read_file,
     read_packaged,
 )

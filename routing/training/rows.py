@@ -150,11 +150,6 @@ def merge_repeats(rows: Iterable[Row]) -> list[Row]:
     return list(merged.values())
 
 
-def fingerprint(prompt: str) -> str:
-    """A prompt's short name in the card and the index: 64 bits of a hash, in hex."""
-    return hashlib.blake2b(prompt.encode("utf-8", "replace"), digest_size=8).hexdigest()
-
-
 def digest(rows: Sequence[Row]) -> str:
     """A sha256 over prompts and labels, whatever their order."""
     lines = sorted(json.dumps([row.prompt, sorted(row.domains)]) for row in rows)

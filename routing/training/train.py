@@ -18,8 +18,11 @@ from numpy.typing import NDArray
 from routing.card import Card
 from routing.domains import DomainTable, load_domains
 from routing.head import WEIGHTS_FILE, Head, Index, scope_features
+from routing.neighbours import fingerprint
+from routing.neighbours import write as write_neighbours
 from routing.router import PACKAGED, Router
 from routing.training import calibrate, rows
+from routing.training.augment import KIND as NAMED
 from routing.training.augment import named
 from routing.training.evaluate import Report, evaluate, target_matrix
 from routing.training.fit import Recipe, fit
@@ -113,6 +116,7 @@ def train(
         metrics={},
         held_out=_held_out(corpus),
     )
+    write_index(output, corpus, embedder.id)
     test = corpus.parts.test
     measured = evaluate(
         [corpus.rows[row] for row in test], corpus.vectors[test], Router(card, head, corpus.table)
@@ -196,10 +200,20 @@ def _apart(vectors: Array, others: Array) -> NDArray[np.bool_]:
     return np.asarray((vectors @ others.T).max(axis=1, initial=0) < NEAR)
 
 
+def write_index(output: Path, corpus: Corpus, embedding_id: str) -> None:
+    """Writes the prompts that come with the project and were fitted on, for explanations."""
+    fitted = np.zeros(len(corpus.rows), bool)
+    fitted[np.concatenate([corpus.parts.train, corpus.parts.calibration])] = True
+    named_too = np.array([row.kind == NAMED for row in corpus.rows])
+    chosen = np.flatnonzero(fitted & corpus.packaged & ~named_too)
+    prompts = [corpus.rows[row].prompt for row in chosen.tolist()]
+    write_neighbours(output, prompts, corpus.vectors[chosen], embedding_id=embedding_id)
+
+
 def _held_out(corpus: Corpus) -> tuple[str, ...]:
     """The fingerprints of the test part's prompts that come with the project."""
     test = (corpus.rows[row] for row in corpus.parts.test)
-    return tuple(sorted(rows.fingerprint(row.prompt) for row in test if row.source == "packaged"))
+    return tuple(sorted(fingerprint(row.prompt) for row in test if row.source == "packaged"))
 
 
 def _learn(

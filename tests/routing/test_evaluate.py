@@ -14,6 +14,7 @@ from routing.card import Card
 from routing.conversation import Conversations
 from routing.domains import load_domains
 from routing.embedder import Embedder
+from routing.neighbours import fingerprint
 from routing.router import PACKAGED, ActiveDomain, DomainScore, RouteDecision, Router
 from routing.training.datasets import Dataset, follow_ups, from_files, held_out
 from routing.training.evaluate import auroc, confusion_matrix, ece, report
@@ -21,7 +22,6 @@ from routing.training.intervals import bootstrap, wilson
 from routing.training.measure import measure
 from routing.training.page import page, worst_confusions
 from routing.training.picture import confusion_svg
-from routing.training.rows import fingerprint
 
 OUTPUTS = ("a", "b", "c", "d")
 ROWS = (
