@@ -14,50 +14,33 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adapters.engines.vllm.sources import Half, Key, Shape, Source
+from adapters.engines.vllm.plan import Plan, Planned, plan_for
+from adapters.engines.vllm.sources import Half, Source
 from adapters.engines.vllm.stream import Stream
 from adapters.engines.vllm.tensors import (
     ITEM_BYTES,
     Kind,
     TensorFile,
-    as_f32,
-    header_of,
     numpy_type,
-    put_f32,
 )
+from adapters.engines.vllm.weighing import Weighing
 from adapters.forms.folder import CONFIG_FILE
 from adapters.forms.peft import WEIGHTS_FILE
-from kiki.errors import AdapterError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _PIECE = 1 << 20  # bytes; read, weighed and written together
-_THREAD_BYTES = 64 << 20  # a thread more for each of these: of less it costs more than it saves
-
-# A source's rank, and its halves with their shapes.
-Layout = tuple[int, tuple[tuple[Key, Shape], ...]]
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """A mix's file: what stands before the numbers, and the halves in their order."""
-
-    kind: Kind
-    header: bytes
-    shapes: Mapping[Key, Shape]
-
-    def bytes_of(self, key: Key) -> int:
-        return ITEM_BYTES[self.kind] * prod(self.shapes[key])
+_THREAD_BYTES = 16 << 20  # a thread more for each of these: of less it costs more than it saves
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +51,15 @@ class Part:
     file: TensorFile
     weight: float
     start: int
+    weighings: dict[tuple[Kind, Kind, float], Weighing] = field(default_factory=dict)
+
+    def weighing(self, half: Half, planned: Planned) -> Weighing:
+        """What becomes of the numbers of ``half``; the same for all halves of one factor."""
+        scale = self.source.halves[planned.key[0], "B"].scale
+        key = half.stored.kind, planned.kind, self.weight * scale if planned.weighed else 1.0
+        if key not in self.weighings:
+            self.weighings[key] = Weighing(*key)
+        return self.weighings[key]
 
 
 def compose(
@@ -75,21 +67,30 @@ def compose(
     out: Path,
     *,
     kind: Kind | None = None,
+    old: Path | None = None,
+    same_adapters: bool = False,
     threads: int = min(8, os.cpu_count() or 1),
 ) -> int:
     """Write what ``parts`` do together, each with its weight, as one adapter; returns its bytes.
 
-    A module that a part leaves alone gets zeros in that part's place. Numbers are written as
-    ``kind``, which is best the server's own; None is the parts' kind, or F32 where they differ.
-    B times its weight is computed in f32 and rounded once: at most half a unit in the last place,
-    as when the trained B was rounded to that kind (relative 2^-9 in bf16, 2^-12 in f16), and
-    nothing where the factor is a power of two. Raises AdapterError where the parts don't fit
-    each other, or one's files aren't those that were opened.
+    A module that a part leaves alone gets zeros in that part's place. ``kind`` is best the
+    server's own (see ``plan_for``). Products with the weights are computed in f32 and rounded
+    once: at most half a unit in the last place, as when the trained number was rounded to that
+    kind (relative 2^-9 in bf16, 2^-12 in f16), and nothing where the factor is a power of two.
+
+    ``old`` is a composed adapter that nobody needs any more: where its file is as large, it is
+    written over, which takes no new pages of the RAM disk. With ``same_adapters`` it is made of
+    the same ones in the same order, and only what bears the weights is written.
+
+    Raises AdapterError where the parts don't fit each other, or one's files aren't those that
+    were opened.
     """
     sources = [source for source, _ in parts]
     rank = sum(source.rank for source in sources)
-    plan = _plan(tuple(map(_layout, sources)), kind or _common_kind(sources))
-    out.mkdir(parents=True)
+    plan = plan_for(sources, kind)
+    taken = _take_over(old, out, plan.bytes) if old else False
+    if not taken:
+        out.mkdir(parents=True)
     with ExitStack() as stack:
         opened, start = [], 0
         for source, weight in parts:
@@ -97,113 +98,93 @@ def compose(
             file = stack.enter_context(TensorFile(*source.weights))
             opened.append(Part(source, file, weight, start))
             start += source.rank
-        size = _write(plan, opened, out / WEIGHTS_FILE, threads)
+        _write(plan, opened, out / WEIGHTS_FILE, threads, only_weighed=taken and same_adapters)
     _write_config([source.config for source in sources], rank, out / CONFIG_FILE)
-    return size
+    return plan.bytes
 
 
-def _write(plan: Plan, parts: Sequence[Part], path: Path, threads: int) -> int:
-    sizes = {key: plan.bytes_of(key) for key in plan.shapes}
-    total = sum(sizes.values())
-    threads = max(1, min(threads, total // _THREAD_BYTES))
-    with path.open("wb") as file:
-        file.write(plan.header)
-        file.flush()
-        sections: list[list[Key]] = [[] for _ in range(threads)]
+def _take_over(old: Path, out: Path, size: int) -> bool:
+    """Whether ``out`` is ``old`` under a new name; else it is removed.
+
+    Never of another size: vLLM may have the file of an adapter it no longer knows still mapped,
+    which is harmless while nothing is cut off.
+    """
+    if (old / WEIGHTS_FILE).stat().st_size == size:
+        old.rename(out)
+        return True
+    shutil.rmtree(old)
+    return False
+
+
+def _write(
+    plan: Plan, parts: Sequence[Part], path: Path, threads: int, *, only_weighed: bool
+) -> None:
+    halves = [half for half in plan.halves if half.weighed or not only_weighed]
+    size = sum(half.bytes for half in halves)
+    threads = max(1, min(threads, size // _THREAD_BYTES))
+    with path.open("r+b" if path.exists() else "xb") as file:
+        if not only_weighed:
+            os.pwrite(file.fileno(), plan.header, 0)
+        sections: list[list[Planned]] = [[] for _ in range(threads)]
         starts = [0] * threads
         before = 0
-        for key, size in sizes.items():
-            number = min(before * threads // total, threads - 1)
+        for half in halves:
+            number = min(before * threads // size, threads - 1)
             if not sections[number]:
-                starts[number] = len(plan.header) + before
-            sections[number].append(key)
-            before += size
+                starts[number] = plan.bytes - size + before
+            sections[number].append(half)
+            before += half.bytes
         if threads == 1:
-            _write_section(plan, parts, sections[0], file.fileno(), starts[0])
+            _write_section(parts, sections[0], file.fileno(), starts[0])
         else:
             with ThreadPoolExecutor(threads) as pool:  # numpy and reading let go of the lock
                 for job in [
-                    pool.submit(_write_section, plan, parts, keys, file.fileno(), start)
-                    for keys, start in zip(sections, starts, strict=True)
+                    pool.submit(_write_section, parts, section, file.fileno(), start)
+                    for section, start in zip(sections, starts, strict=True)
                 ]:
                     job.result()
-    return len(plan.header) + total
 
 
-def _write_section(
-    plan: Plan, parts: Sequence[Part], keys: Sequence[Key], file: int, start: int
-) -> None:
+def _write_section(parts: Sequence[Part], halves: Sequence[Planned], file: int, start: int) -> None:
+    """Write ``halves``, one after the other, from byte ``start`` of the file."""
     stream = Stream(file, start, _PIECE)
-    for key in keys:
-        count, *rest = plan.shapes[key]
-        step = max(1, _PIECE // (ITEM_BYTES[plan.kind] * prod(rest)))
+    for planned in halves:
+        count, *rest = planned.shape
+        given = [
+            (part, half, part.weighing(half, planned))
+            for part in parts
+            if (half := part.source.halves.get(planned.key))
+        ]
+        whole = sum(half.shape[1] for _, half, _ in given) == planned.shape[1]
+        step = max(1, _PIECE // (ITEM_BYTES[planned.kind] * prod(rest)))
         for first in range(0, count, step):
             rows = range(first, min(first + step, count))
-            _fill(
-                stream.take((len(rows), *rest), numpy_type(plan.kind)), plan.kind, key, rows, parts
-            )
+            out = stream.take((len(rows), *rest), numpy_type(planned.kind))
+            if not whole:
+                out[...] = 0
+            for part, half, weighing in given:
+                place = out[:, part.start : part.start + half.shape[1]]
+                _place(place, half, rows, part.file, weighing)
     stream.flush()
 
 
-def _fill(out: NDArray[Any], kind: Kind, key: Key, rows: range, parts: Sequence[Part]) -> None:
-    """Put these rows of the parts beside each other, weighed."""
-    given = [(part, half) for part in parts if (half := part.source.halves.get(key))]
-    if sum(half.shape[1] for _, half in given) < out.shape[1]:
-        out[...] = 0
-    for part, half in given:
-        factor = part.weight * half.scale if key[1] == "B" else 1.0
-        _place(out[:, part.start : part.start + half.shape[1]], kind, half, rows, part.file, factor)
-
-
 def _place(
-    out: NDArray[Any], kind: Kind, half: Half, rows: range, file: TensorFile, factor: float
+    out: NDArray[Any], half: Half, rows: range, file: TensorFile, weighing: Weighing
 ) -> None:
     import numpy as np
 
     stored = half.stored
     row = half.shape[1] * half.shape[2]
     start = stored.start + rows.start * row * ITEM_BYTES[stored.kind]
-    plain = factor == 1.0 and stored.kind == kind
-    if plain and out.flags.c_contiguous:
+    if weighing.changes_nothing and out.flags.c_contiguous:
         file.read_into(out, start)
         return
     given = np.empty(out.shape, numpy_type(stored.kind))
     file.read_into(given, start)
-    if plain:
+    if weighing.changes_nothing:
         out[...] = given
-    elif kind == "F32":
-        np.multiply(as_f32(stored.kind, given), np.float32(factor), out=out)
     else:
-        put_f32(kind, out, as_f32(stored.kind, given) * np.float32(factor))
-
-
-def _layout(source: Source) -> Layout:
-    return source.rank, tuple((key, half.shape) for key, half in source.halves.items())
-
-
-def _common_kind(sources: Sequence[Source]) -> Kind:
-    kinds = {half.stored.kind for source in sources for half in source.halves.values()}
-    return kinds.pop() if len(kinds) == 1 else "F32"
-
-
-@lru_cache(maxsize=32)
-def _plan(layouts: tuple[Layout, ...], kind: Kind) -> Plan:
-    """The same for all mixes of adapters of these layouts."""
-    rank = sum(each for each, _ in layouts)
-    shapes: dict[Key, Shape] = {}
-    for _, halves in layouts:
-        for key, (first, _, last) in halves:
-            if shapes.setdefault(key, (first, rank, last)) != (first, rank, last):
-                raise AdapterError(
-                    f"its adapters disagree about the shape of {key[0]}.",
-                    fix="They were trained for different base models; take one of them away.",
-                )
-    shapes = dict(sorted(shapes.items()))
-    entries = {}
-    for (module, half), (first, _, last) in shapes.items():
-        flat = (first * rank, last) if half == "A" else (first, rank * last)
-        entries[f"base_model.model.{module}.lora_{half}.weight"] = (kind, flat)
-    return Plan(kind, header_of(entries), shapes)
+        weighing.put(given, out)
 
 
 def _write_config(configs: Sequence[Mapping[str, Any]], rank: int, path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from adapters.engines.vllm.base_model import BaseModel
 from adapters.engines.vllm.capacity import Capacity, Size
 from adapters.engines.vllm.compose import compose
 from adapters.engines.vllm.sources import Source, open_source
-from adapters.engines.vllm.store import Recipe
+from adapters.engines.vllm.store import Recipe, Spare
 from adapters.engines.vllm.tensors import Kind
 from adapters.mix import Mix
 from kiki.errors import AdapterError, UnknownAdapterError
@@ -63,27 +63,41 @@ class Shelf:
     def nothing(self) -> Recipe | None:
         """An adapter that adds zero, for servers on which the base needs one; None without any."""
         for placed in self.placed.values():
-            prints = frozenset([placed.adapter.fingerprint])
             parts = [(placed, 0.0)]
-            return Recipe(_key(parts), "nothing", prints, placed.size.bytes, make=self._make(parts))
+            return self._composed("nothing", parts)
         return None
-
-    def _make(self, parts: Sequence[tuple[Placed, float]]) -> Callable[[Path], int]:
-        sources = [(placed.source, weight) for placed, weight in parts]
-        return lambda out: compose(sources, out, kind=self.kind)
 
     def recipe(self, mix: Mix) -> Recipe:
         """How to serve the mix, whose names are all served."""
         parts = [(self.placed[name], weight) for name, weight in mix.weights]
-        prints = frozenset(placed.adapter.fingerprint for placed, _ in parts)
         first, weight = parts[0]
         if len(parts) == 1 and weight == 1.0 and first.source.native:
-            key = _key([(first, weight)])
             return Recipe(
-                key, str(mix), prints, folder=first.source.folder, check=first.source.check
+                _key(parts),
+                str(mix),
+                frozenset([first.adapter.fingerprint]),
+                folder=first.source.folder,
+                check=first.source.check,
             )
-        size = sum(placed.size.bytes for placed, _ in parts)
-        return Recipe(_key(parts), str(mix), prints, size, make=self._make(parts))
+        return self._composed(str(mix), parts)
+
+    def _composed(self, label: str, parts: Sequence[tuple[Placed, float]]) -> Recipe:
+        sources = [(placed.source, weight) for placed, weight in parts]
+        adapters = _key([(placed, 1.0) for placed, _ in parts])
+
+        def make(out: Path, spare: Spare | None) -> int:
+            old = spare.path if spare else None
+            same = spare is not None and spare.adapters == adapters
+            return compose(sources, out, kind=self.kind, old=old, same_adapters=same)
+
+        return Recipe(
+            _key(parts),
+            label,
+            frozenset(placed.adapter.fingerprint for placed, _ in parts),
+            sum(placed.size.bytes for placed, _ in parts),
+            make=make,
+            adapters=adapters,
+        )
 
 
 def fill(

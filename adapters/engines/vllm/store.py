@@ -11,9 +11,21 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from adapters.engines.swaps import Swaps
 from kiki.errors import EngineError, EngineUnavailableError, KikiError
 
 log = logging.getLogger("kiki.adapters")
+
+
+@dataclass(frozen=True, slots=True)
+class Spare:
+    """The folder of a mix that no server has any more, which a new mix may take over.
+
+    ``adapters`` are those of the mix, whatever their weights.
+    """
+
+    path: Path
+    adapters: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,9 +33,10 @@ class Recipe:
     """What to serve under ``key``: an adapter's own ``folder``, or what ``make`` writes.
 
     ``make`` writes one adapter to the path it is given, in a thread, and returns its bytes, at
-    most about ``bytes``. ``check`` raises AdapterError where ``folder`` isn't what it was found to
-    be. ``label`` is for people. ``fingerprints`` are those of the adapters it
-    is made of; when one of them is no longer served, the mix goes.
+    most about ``bytes``; of a spare it is given, it leaves nothing elsewhere. ``check`` raises
+    AdapterError where ``folder`` isn't what it was found to be. ``label`` is for people.
+    ``adapters`` names what it is made of without the weights, ``fingerprints`` are those of the
+    adapters; when one of them is no longer served, the mix goes.
     """
 
     key: str
@@ -31,7 +44,8 @@ class Recipe:
     fingerprints: frozenset[str]
     bytes: int = 0
     folder: Path | None = None
-    make: Callable[[Path], int] | None = None
+    make: Callable[[Path, Spare | None], int] | None = None
+    adapters: str = ""
     check: Callable[[], None] | None = None
 
 
@@ -45,14 +59,15 @@ class Entry:
     bytes: int
     users: int = 0
     making: asyncio.Task[None] | None = field(default=None, repr=False)
+    spare: Spare | None = None
 
 
 class MixStore:
     """Composed adapters in ``folder``, at most ``budget`` bytes and ``mixes`` of them.
 
     The mix that was not used for longest is unloaded (``unload`` is awaited with its name) and
-    deleted, never one with requests in flight. Adapters served from their own folder take no
-    room and stay until they are retired.
+    deleted, never one with requests in flight; the mix that it makes room for may take its folder
+    over. Adapters served from their own folder take no room and stay until they are retired.
     """
 
     def __init__(
@@ -63,12 +78,14 @@ class MixStore:
         unload: Callable[[str], Awaitable[None]],
         *,
         patience: float = 60.0,
+        swaps: Swaps | None = None,
     ) -> None:
         self._folder = folder
         self._budget = budget
         self._mixes = mixes
         self._unload = unload
         self._patience = patience
+        self._swaps = swaps or Swaps()
         self._entries: dict[str, Entry] = {}  # the least recently used first
         self._current: frozenset[str] | None = None
         self._room = asyncio.Lock()
@@ -142,12 +159,16 @@ class MixStore:
         try:
             await self._reserve(entry)
             started = time.monotonic()
-            entry.bytes = await asyncio.to_thread(make, entry.path)
+            entry.bytes = await asyncio.to_thread(make, entry.path, entry.spare)
             self.composed += 1
-            self.compose_seconds += time.monotonic() - started
+            seconds = time.monotonic() - started
+            self.compose_seconds += seconds
+            self._swaps.count("compose", seconds)
         except Exception as error:
             self._forget(entry)
-            await asyncio.to_thread(shutil.rmtree, entry.path, ignore_errors=True)
+            await _remove(entry.path)
+            if entry.spare:
+                await _remove(entry.spare.path)
             if isinstance(error, EngineUnavailableError) or not isinstance(
                 error, KikiError | OSError | MemoryError
             ):
@@ -155,7 +176,7 @@ class MixStore:
             message = f"The mix {entry.recipe.label} could not be composed: {error}"
             raise EngineError(message) from error
         finally:
-            entry.making = None
+            entry.making = entry.spare = None
             self._released.set()  # it may be idle already, where all who asked have left
 
     async def _reserve(self, entry: Entry) -> None:
@@ -167,7 +188,7 @@ class MixStore:
                         raise EngineUnavailableError("The engine is stopping.")
                     oldest = next((e for e in self._entries.values() if _is_idle(e)), None)
                     if oldest:
-                        await self._evict(oldest)
+                        await self._replace(oldest, entry)
                     else:
                         await self._next_release()
                 entry.bytes = entry.recipe.bytes
@@ -207,12 +228,24 @@ class MixStore:
         self._forget(entry)
         await self._unload(entry.name)
         if entry.recipe.folder is None:
-            await asyncio.to_thread(shutil.rmtree, entry.path, ignore_errors=True)
+            await _remove(entry.path)
+
+    async def _replace(self, old: Entry, new: Entry) -> None:
+        """Evict ``old``, which is idle, and keep its folder for ``new``."""
+        self._forget(old)
+        if new.spare:
+            await _remove(new.spare.path)
+        new.spare = Spare(old.path, old.recipe.adapters)
+        await self._unload(old.name)
 
     def _background(self, work: Awaitable[None]) -> None:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+async def _remove(folder: Path) -> None:
+    await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
 
 def _is_idle(entry: Entry) -> bool:

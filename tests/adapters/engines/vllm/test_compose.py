@@ -43,8 +43,8 @@ def dense_sum(parts, module: str) -> np.ndarray:
     return np.asarray(np.sum(terms, axis=0))
 
 
-def assert_is_the_sum(parts, out, tolerance: float = 1e-6) -> Source:
-    compose(parts, out)
+def assert_is_the_sum(parts, out, tolerance: float = 1e-6, **options) -> Source:
+    compose(parts, out, **options)
     mixed = Source.open(out, "model.")
     for module in {module for source, _ in parts for module, _ in source.halves}:
         expected = dense_sum(parts, module)
@@ -182,6 +182,57 @@ def test_a_mix_can_be_written_in_the_servers_kind_of_numbers(kind, error, tmp_pa
     b = numbers_of(mixed, Q, "B")
     wanted = numbers_of(parts[1][0], Q, "B") * np.float32(-0.7 * scale_of(parts[1][0], Q))
     np.testing.assert_array_less(abs(b[:, 4:] - wanted), abs(wanted) * error + 1e-30)
+
+
+@given(data=st.data())
+@QUICK
+def test_a_mix_written_over_another_one_is_as_if_written_anew(data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("over")
+    kinds = st.sampled_from([None, "F32", "F16", "BF16"])
+    kind, sources = data.draw(kinds), []
+    for number in range(4):
+        small_adapter(folder / f"a{number}", number, rank=data.draw(st.sampled_from([2, 4])))
+        sources.append(Source.open(folder / f"a{number}", "model."))
+    before, after = (data.draw(st.permutations(sources)) for _ in range(2))
+    count = data.draw(st.integers(1, 4))
+    same = data.draw(st.booleans())
+    old = [(source, data.draw(weights)) for source in before[:count]]
+    new = [(source, data.draw(weights)) for source in (before if same else after)[:count]]
+    compose(old, folder / "old", kind=kind)
+    compose(new, folder / "over", kind=kind, old=folder / "old", same_adapters=same)
+    compose(new, folder / "anew", kind=kind)
+    for name in ("adapter_model.safetensors", "adapter_config.json"):
+        assert (folder / "over" / name).read_bytes() == (folder / "anew" / name).read_bytes()
+    assert not (folder / "old").exists()
+
+
+def test_a_file_of_another_size_is_never_cut_or_stretched(tmp_path):
+    """vLLM may have it mapped still."""
+    parts = []
+    for number in range(2):
+        small_adapter(tmp_path / f"a{number}", number)
+        parts.append((Source.open(tmp_path / f"a{number}", "model."), 0.5))
+    compose(parts[:1], tmp_path / "old")
+    with (tmp_path / "old" / "adapter_model.safetensors").open("rb") as file:
+        before = file.read()
+        compose(parts, tmp_path / "mix", old=tmp_path / "old")
+        file.seek(0)
+        assert file.read() == before
+    assert not (tmp_path / "old").exists()
+
+
+def test_the_larger_half_of_a_module_is_kept_as_it_is_on_disk(tmp_path):
+    a, b = np.full((2, 8), 0.3, np.float16), np.full((6, 2), 0.7, np.float16)
+    wide = np.full((40, 2), 0.7, np.float16)
+    up = "model.layers.0.mlp.up_proj"
+    parts = []
+    for name in ("one", "two"):
+        write_adapter(tmp_path / name, {Q: (a, b), up: (a, wide)}, 2, 2.0)
+        parts.append((Source.open(tmp_path / name, "model."), 0.3))
+    mixed = assert_is_the_sum(parts, tmp_path / "mix", kind="F32")
+    kinds = {key: half.stored.kind for key, half in mixed.halves.items()}
+    assert kinds == {(Q, "A"): "F16", (Q, "B"): "F32", (up, "A"): "F32", (up, "B"): "F16"}
+    np.testing.assert_array_equal(numbers_of(mixed, up, "B")[:, :2], wide.reshape(40, 2, 1))
 
 
 def test_names_become_those_of_the_server(tmp_path):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from adapters.engines.vllm.store import MixStore, Recipe
+from adapters.engines.vllm.store import MixStore, Recipe, Spare
 from kiki.errors import AdapterError, EngineError, EngineUnavailableError
 from tests.waiting import until
 
@@ -18,6 +18,7 @@ class Kitchen:
     def __init__(self, folder: Path, **limits) -> None:
         self.made: list[str] = []
         self.unloaded: list[str] = []
+        self.spares: list[tuple[str, str]] = []
         settings = {"budget": 1000, "mixes": 10, "patience": 5.0} | limits
         self.store = MixStore(folder, unload=self._unload, **settings)
 
@@ -25,24 +26,28 @@ class Kitchen:
         self.unloaded.append(name)
 
     def recipe(self, key: str, size: int = 100, prints: str = "one") -> Recipe:
-        def make(path: Path) -> int:
+        def make(path: Path, spare: Spare | None) -> int:
             self.made.append(key)
-            path.mkdir()
+            if spare:
+                self.spares.append((spare.path.name, spare.adapters))
+                spare.path.rename(path)
+            else:
+                path.mkdir()
             (path / "weights").write_bytes(b"x" * size)
             return size
 
-        return Recipe(key * 16, key, frozenset([prints]), size, make=make)
+        return Recipe(key * 16, key, frozenset([prints]), size, make=make, adapters=key.upper())
 
     def slow(self, key: str, go: threading.Event, size: int = 100) -> Recipe:
         """Its making waits for ``go``."""
         plain = self.recipe(key, size)
 
-        def make(path: Path) -> int:
+        def make(path: Path, spare: Spare | None) -> int:
             path.mkdir()
             go.wait(10)
             path.rmdir()
             assert plain.make
-            return plain.make(path)
+            return plain.make(path, spare)
 
         return replace(plain, make=make)
 
@@ -75,6 +80,46 @@ async def test_the_least_recently_used_go_until_there_is_room(tmp_path):
     assert kitchen.store.used_bytes == 250
 
 
+async def test_a_mix_may_take_over_the_folder_of_the_one_it_replaces(tmp_path):
+    kitchen = Kitchen(tmp_path, mixes=2)
+    await kitchen.use("a", "b", "c", "d")
+    assert kitchen.spares == [("a" * 12 + ".1", "A"), ("b" * 12 + ".2", "B")]
+    assert [name[0] for name in kitchen.unloaded] == ["a", "b"]
+    assert sorted(path.name[0] for path in tmp_path.iterdir()) == ["c", "d"]
+
+
+async def test_of_several_that_are_replaced_one_folder_is_taken_over_and_the_others_go(tmp_path):
+    kitchen = Kitchen(tmp_path, budget=300)
+    await kitchen.use("a", "b", "c")
+    await kitchen.use("d", size=250)
+    assert kitchen.spares == [("c" * 12 + ".3", "C")]
+    assert [path.name[0] for path in tmp_path.iterdir()] == ["d"]
+
+
+async def test_nobody_is_left_with_a_folder_that_was_overwritten_in_part(tmp_path):
+    kitchen = Kitchen(tmp_path, mixes=1)
+    await kitchen.use("a")
+
+    def fail(path: Path, spare: Spare | None) -> int:
+        assert spare
+        spare.path.rename(path)
+        raise AdapterError("its file is gone.")
+
+    with pytest.raises(EngineError, match="its file is gone"):
+        await hold(kitchen.store, replace(kitchen.recipe("b"), make=fail))
+    assert list(tmp_path.iterdir()) == []
+    await kitchen.use("a", "b")
+    assert kitchen.made == ["a", "a", "b"]
+
+
+async def test_a_mix_in_use_is_never_taken_over(tmp_path):
+    kitchen = Kitchen(tmp_path, mixes=2)
+    async with kitchen.store.hold(kitchen.recipe("a")) as held:
+        await kitchen.use("b", "c")
+        assert held.path.is_dir()
+    assert kitchen.spares == [("b" * 12 + ".2", "B")]
+
+
 async def test_a_mix_that_comes_back_has_another_name(tmp_path):
     """Servers may hold caches under the old one."""
     kitchen = Kitchen(tmp_path, mixes=1)
@@ -98,7 +143,7 @@ async def test_nothing_in_use_is_taken_away_and_who_waits_too_long_is_told(tmp_p
 async def test_a_failure_is_told_to_all_who_waited_and_the_next_one_tries_again(tmp_path):
     kitchen = Kitchen(tmp_path)
 
-    def fail(path: Path) -> int:
+    def fail(path: Path, spare: Spare | None) -> int:
         path.mkdir()
         raise AdapterError("its file is gone.")
 
@@ -192,7 +237,7 @@ async def test_one_who_leaves_does_not_stop_the_making_for_the_others(tmp_path):
 async def test_a_fault_in_the_making_does_not_spoil_the_mix_for_good(tmp_path):
     kitchen = Kitchen(tmp_path)
 
-    def fail(path: Path) -> int:
+    def fail(path: Path, spare: Spare | None) -> int:
         raise ValueError("a fault of ours")
 
     with pytest.raises(ValueError, match="of ours"):
