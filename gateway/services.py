@@ -101,6 +101,8 @@ class Services:
         choice = choose_engine(settings, Machine.here())
         log.info("engine: %s (%s)", choice.engine, choice.reason)
         engine = build_engine(settings, choice, files.base)
+        telemetry = Telemetry()
+        engine.swaps.listener = telemetry.count_swap
         models = Models(table, ())
         catalog = Catalog(settings.adapters_dir, base=settings.adapters_base)
         adapter_set = AdapterSet(catalog, engine, models)
@@ -139,7 +141,7 @@ class Services:
                 pipeline=_pipeline(settings, table, embedder, router, aeon, engine),
                 once=Once(aeon),
                 probe=Probe(engine),
-                telemetry=Telemetry(),
+                telemetry=telemetry,
                 _stack=stack.pop_all(),
             )
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from adapters.engines.swaps import SWAP_METHODS, SwapMethod
 from gateway.turn import Turn
 
 _STAGE_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1, 5, 20, 60)
+# From a change of slots in memory to a server that starts with a large model.
+_SWAP_SECONDS = (0.00001, 0.0001, 0.001, 0.01, 0.1, 0.5, 1, 5, 20, 60, 300)
 # The buckets that OpenTelemetry's GenAI conventions ask for.
 _GENAI_SECONDS = tuple(0.01 * 2**n for n in range(14))
 
@@ -82,6 +85,15 @@ class Telemetry:
             "Adapters of the folder that are not fit to serve.",
             registry=self.registry,
         )
+        self.swap_seconds = Histogram(
+            "kiki_adapter_swap_seconds",
+            "How long a mix took to become active, by how it did.",
+            ["method"],
+            buckets=_SWAP_SECONDS,
+            registry=self.registry,
+        )
+        for method in SWAP_METHODS:
+            self.swap_seconds.labels(method)
         self.recalled = Counter(
             "kiki_recalled_episodes", "Episodes put into prompts.", registry=self.registry
         )
@@ -93,6 +105,10 @@ class Telemetry:
         self.engine_ready = Gauge(
             "kiki_engine_ready", "1 while the engine is ready.", registry=self.registry
         )
+
+    def count_swap(self, method: SwapMethod, seconds: float) -> None:
+        """Count a swap that an engine reports, from any thread."""
+        self.swap_seconds.labels(method).observe(seconds)
 
     def count_turn(self, turn: Turn) -> None:
         """Count a finished turn."""

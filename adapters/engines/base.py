@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from adapters.adapter import Adapter, Refusal
+from adapters.engines.swaps import Swaps
 from adapters.mix import BASE, Mix
 
 Role = Literal["system", "user", "assistant"]
@@ -113,6 +114,8 @@ class Engine(Protocol):
     after any adapter traffic; a mix is the weighted sum of its adapters; no cache crosses mixes;
     a cancelled row frees its slot.
     """
+
+    swaps: Swaps
 
     @property
     def state(self) -> EngineState: ...

@@ -70,6 +70,9 @@ async def test_a_new_adapter_appears_without_a_restart(http, services, folder):
     assert "x-kiki-base-only" not in answer.headers
     models = {model["id"] for model in (await http.get("/v1/models")).json()["data"]}
     assert models == {"micro-kiki", "base", "shell", "sql"}
+    metrics = (await http.get("/metrics")).text
+    assert 'kiki_adapter_swap_seconds_count{method="restart"} 1.0' in metrics
+    assert 'kiki_adapter_swap_seconds_count{method="load"} 0.0' in metrics
 
 
 async def test_a_folder_that_is_made_anew_is_watched_again(services, folder):

@@ -14,6 +14,7 @@ from adapters.engines.llamacpp.files import AdapterFiles, AdapterSet
 from adapters.engines.llamacpp.precision import DEFAULT, Precision
 from adapters.engines.llamacpp.replica import Replica
 from adapters.engines.llamacpp.server import ServerSpec
+from adapters.engines.swaps import Swaps
 from adapters.engines.tasks import end_tasks
 from adapters.mix import Mix
 from kiki.errors import EngineUnavailableError
@@ -57,6 +58,7 @@ class LlamaCppEngine:
         self._changing = asyncio.Lock()  # held by who changes the adapters
         self._launching = asyncio.Lock()  # held while a server starts
         self._stopped = False
+        self.swaps = Swaps()
 
     @property
     def state(self) -> EngineState:
@@ -161,7 +163,8 @@ class LlamaCppEngine:
     async def _change(self, old: Replica, wanted: AdapterSet) -> None:
         self._incoming = new = self._make_replica(wanted)
         try:
-            await new.start()
+            with self.swaps.timed("restart"):
+                await new.start()
         except EngineUnavailableError as error:
             raise EngineUnavailableError(
                 f"The engine goes on with the adapters it had; with the new ones: {error.message}",

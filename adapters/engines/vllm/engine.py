@@ -15,6 +15,7 @@ from adapters.adapter import Adapter, Refusal
 from adapters.engines.base import Capabilities, Delta, EngineState, GenerateRequest
 from adapters.engines.child import Child
 from adapters.engines.rows import together
+from adapters.engines.swaps import Swaps
 from adapters.engines.vllm.base_model import BaseModel
 from adapters.engines.vllm.capacity import Capacity, measure
 from adapters.engines.vllm.config import VllmConfig
@@ -50,6 +51,7 @@ class VllmEngine:
         self._capacity = measure(config, self._base)
         self._shelf = Shelf()
         self._setting = asyncio.Lock()
+        self.swaps = Swaps()
         api_key = config.api_key or (None if config.urls else secrets.token_urlsafe())
         servers = [
             Upstream(
@@ -57,6 +59,7 @@ class VllmEngine:
                 api_key=api_key,
                 load_timeout=config.load_timeout,
                 token_timeout=config.token_timeout,
+                swaps=self.swaps,
             )
             for url in config.urls or ("managed",)
         ]
@@ -66,6 +69,7 @@ class VllmEngine:
             self._capacity.store_bytes,
             config.store_mixes,
             self._replicas.unload,
+            swaps=self.swaps,
         )
         self._child: Child | None = None
         if not config.urls:

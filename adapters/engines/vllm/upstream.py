@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 
 from adapters.engines.openai_wire import error_of, events
+from adapters.engines.swaps import Swaps
 from adapters.engines.tasks import end_tasks
 from adapters.engines.vllm.refusals import (
     ServerLostError,
@@ -43,6 +44,7 @@ class Upstream:
         api_key: str | None = None,
         load_timeout: float = 120.0,
         token_timeout: float = 300.0,
+        swaps: Swaps | None = None,
     ) -> None:
         self.label = label
         self.url = label
@@ -56,6 +58,7 @@ class Upstream:
         self.loads = 0
         self.load_seconds = 0.0
         self._load_timeout = load_timeout
+        self._swaps = swaps or Swaps()
         self._loaded: dict[str, asyncio.Task[None]] = {}
         self._client = httpx.AsyncClient(
             timeout=httpx.Timeout(token_timeout, connect=CONNECT_TIMEOUT),
@@ -232,7 +235,9 @@ class Upstream:
             await self.unload_stranger(name)  # what it read is anything
             raise
         self.loads += 1
-        self.load_seconds += time.monotonic() - started
+        seconds = time.monotonic() - started
+        self.load_seconds += seconds
+        self._swaps.count("load", seconds)
 
     def _drop_failed(self, name: str, load: asyncio.Task[None]) -> None:
         if load.cancelled() or load.exception():

@@ -48,6 +48,16 @@ async def engine(base_gguf, models_dir):
     await made.stop()
 
 
+async def test_a_change_is_told_with_its_seconds(engine):
+    swaps = []
+    engine.swaps.listener = lambda method, seconds: swaps.append((method, seconds))
+    assert await engine.set_adapters(shipped("shell", "sql")) == ()
+    assert await engine.set_adapters(shipped("shell", "sql")) == ()
+    ((method, seconds),) = swaps
+    assert method == "restart"
+    assert seconds > 0
+
+
 async def test_rows_in_flight_keep_the_first_server_until_they_are_done(engine):
     old = engine.pid
     async with aclosing(engine.generate([STORY])) as deltas:

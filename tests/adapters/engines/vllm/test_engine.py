@@ -84,6 +84,16 @@ async def test_a_mix_is_composed_and_loaded_once_for_a_burst(servers, start_engi
     assert engine.store.composed == 1
 
 
+async def test_composing_and_loading_are_told_with_their_seconds(servers, start_engine):
+    engine = await start_engine(servers[0])
+    swaps = []
+    engine.swaps.listener = lambda method, seconds: swaps.append((method, seconds))
+    for mix in (SHELL, HALVES, HALVES):
+        await text(engine, mix)
+    assert [method for method, _ in swaps] == ["load", "compose", "load"]
+    assert all(seconds > 0 for _, seconds in swaps)
+
+
 async def test_a_client_that_leaves_does_not_stop_the_load_that_others_wait_for(
     servers, start_engine
 ):

@@ -47,10 +47,13 @@ async def one(engine: VllmEngine, mix: Mix, tokens: int = 12):
 async def test_a_burst_of_twenty_composes_and_loads_once_and_agrees(engine):
     mix = Mix.of({"shell": 0.45, "spice": 0.55})
     composed, loads = engine.store.composed, engine.servers[0].loads
+    swaps = []
+    engine.swaps.listener = lambda method, seconds: swaps.append(method)
     answers = await asyncio.gather(*(one(engine, mix) for _ in range(20)))
     assert len({answer.text for answer in answers}) == 1
     assert engine.store.composed == composed + 1
     assert engine.servers[0].loads == loads + 1
+    assert swaps == ["compose", "load"]
 
 
 async def test_more_mixes_at_once_than_the_device_has_slots_all_answer_as_alone(engine):
