@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from gateway.bench.random_base import RandomBase
 
 PARTS = ("switch", "decode", "panel-mlx", "panel-llamacpp", "compose-vllm")
+CPU_ENVIRONMENT = (("VLLM_CPU_KVCACHE_SPACE", "1"), ("KMP_BLOCKTIME", "0"))
 VLLM_HERE = Path(__file__).parents[2] / ".venv-vllm" / "bin" / "vllm"  # scripts/setup-vllm's
 
 
@@ -104,24 +105,43 @@ class _Parts:
             raise EngineUnavailableError(
                 "vLLM is not installed.", fix="Install it, or run scripts/setup-vllm."
             )
+        if self._options.vllm_shape == "smollm2":
+            dtype = "auto" if Machine.here().nvidia else "float32"
+            return self._compose_with(command, _small_base_folder(), _shipped(), dtype)
+        from gateway.bench.composing import MIXED
+        from gateway.bench.random_llama import Shape, random_llama
+
+        shape = Shape.parse(self._options.vllm_shape)
+        made = random_llama(shape, _small_base_folder(), MIXED + 1, self._progress)
+        with made as (model, adapters):
+            dummy = "--load-format", "dummy"
+            return self._compose_with(command, model, adapters, "bfloat16", dummy)
+
+    def _compose_with(
+        self,
+        command: str,
+        model: Path,
+        adapters: Sequence[Adapter],
+        dtype: str,
+        arguments: tuple[str, ...] = (),
+    ) -> dict[str, Metric]:
         from adapters.engines.vllm import VllmConfig, VllmEngine
         from gateway.bench import composing
 
-        changes: dict[str, Any] = {}
-        if not Machine.here().nvidia:
-            changes["dtype"] = "float32"
-            changes["environment"] = (("VLLM_CPU_KVCACHE_SPACE", "1"), ("KMP_BLOCKTIME", "0"))
+        quick = () if Machine.here().nvidia else CPU_ENVIRONMENT
         config = VllmConfig(
-            model=str(_small_base_folder()),
+            model=str(model),
             command=(command,),
             slots=4,
             context_tokens=1024,
-            extra_args=("--enforce-eager",),
-            **changes,
+            store_mixes=composing.STORE_MIXES,
+            dtype=dtype,
+            environment=quick,
+            extra_args=("--enforce-eager", *arguments),
         )
         with TemporaryDirectory(prefix="kiki-bench-") as converted:
             engine = VllmEngine(config, Path(converted))
-            return asyncio.run(composing.measure(engine, _shipped(), self._options, self._progress))
+            return asyncio.run(composing.measure(engine, adapters, self._options, self._progress))
 
     def _random_base(self) -> RandomBase:
         _prepare_mlx()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from adapters.adapter import Adapter
 from adapters.engines.base import GenerateRequest, Message, Sampling, complete
@@ -14,43 +15,61 @@ from gateway.bench.report import Metric, median
 from kiki.errors import EngineError
 
 MIXED = 4
+STORE_MIXES = 1  # each mix takes the place of the one before
+
+
+@dataclass(frozen=True, slots=True)
+class _Times:
+    """Milliseconds of one way of composing, and of vLLM's load of the result, round by round."""
+
+    composed: list[float] = field(default_factory=list)
+    loaded: list[float] = field(default_factory=list)
 
 
 async def measure(
     engine: VllmEngine, adapters: Sequence[Adapter], options: Options, progress: Progress
 ) -> dict[str, Metric]:
-    """Start vLLM, ask for one token of a new mix in each round, and stop it.
+    """Start vLLM, whose store holds one mix, ask for one token of new mixes, and stop it.
 
-    The times are the engine's own: from the sources on disk to the composed adapter in its work
-    folder, and of the request that loads it. Raises EngineError where an adapter doesn't fit.
+    In each round a mix of one adapter, whose file is too small for the next; four adapters, written
+    to new pages of the RAM disk; four of which one is another, written over the file before;
+    the same four with other weights. The times are the engine's own: from the sources on disk to
+    the composed adapter in its work folder, and of the request that loads it.
+
+    ``adapters`` are five or more. Raises EngineError where one doesn't fit.
     """
-    four = adapters[:MIXED]
-    if refused := await engine.set_adapters(four):
+    names = [adapter.name for adapter in adapters[: MIXED + 1]]
+    if refused := await engine.set_adapters(adapters[: MIXED + 1]):
         raise EngineError(f"The engine refused {refused[0].name}: {refused[0].reason}")
     progress("start vllm", 0, 1)
     await engine.start()
     progress("start vllm", 1, 1)
-    names = [adapter.name for adapter in four]
+    ways = {"compose": names[:MIXED], "recompose": names[1:], "reweigh": names[1:]}
+    times = {way: _Times() for way in ways}
+    composed_bytes = 0
     try:
-        await _ask(engine, names, 0)  # the first load warms vLLM up
-        composed, loaded = [], []
+        await _ask(engine, names[:MIXED], 0)  # the first load warms vLLM up
         for number in range(1, 1 + options.rounds):
-            before = engine.store.compose_seconds, engine.servers[0].load_seconds
-            await _ask(engine, names, number)
-            composed.append((engine.store.compose_seconds - before[0]) * 1e3)
-            loaded.append((engine.servers[0].load_seconds - before[1]) * 1e3)
+            await _ask(engine, names[:1], number)
+            for step, (way, four) in enumerate(ways.items()):
+                before = engine.store.compose_seconds, engine.servers[0].load_seconds
+                await _ask(engine, four, number + step * options.rounds)
+                times[way].composed.append((engine.store.compose_seconds - before[0]) * 1e3)
+                times[way].loaded.append((engine.servers[0].load_seconds - before[1]) * 1e3)
+            composed_bytes = engine.store.used_bytes
             progress("compose", number, options.rounds)
     finally:
         await engine.stop()
-    return {
-        "compose_vllm_ms": median(composed, "ms"),
-        "load_vllm_ms": median(loaded, "ms"),
-        "compose_over_load_vllm": ratio(composed, loaded),
-    }
+    metrics = {"composed_mb": Metric(round(composed_bytes / 1e6, 1), "MB", 1)}
+    for way, found in times.items():
+        metrics[f"{way}_vllm_ms"] = median(found.composed, "ms")
+        metrics[f"{way}_over_load_vllm"] = ratio(found.composed, found.loaded)
+    loads = [each for found in times.values() for each in found.loaded]
+    return metrics | {"load_vllm_ms": median(loads, "ms")}
 
 
 async def _ask(engine: VllmEngine, names: Sequence[str], number: int) -> None:
     """One token of a mix that was not asked for before."""
-    mix = Mix.of({name: 0.2 + 0.01 * (number + at) for at, name in enumerate(names)})
+    mix = Mix.of({name: 0.2 + 0.001 * (number + at) for at, name in enumerate(names)})
     request = GenerateRequest((Message("user", "hi"),), mix, Sampling(1, temperature=0.0))
     await complete(engine, [request])

@@ -41,6 +41,20 @@ def _parts(context: click.Context, option: click.Parameter, value: str | None) -
     return tuple(found)
 
 
+def _vllm_shape(context: click.Context, option: click.Parameter, value: str) -> str:
+    if value != "smollm2":
+        from gateway.bench.random_llama import Shape
+
+        try:
+            Shape.parse(value)
+        except ValueError as error:
+            raise click.BadParameter(
+                f"{value!r} is neither smollm2 nor a hidden size, a multiple of 128, and a number "
+                "of layers, as in 2048x16."
+            ) from error
+    return value
+
+
 @command.command("adapters")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option(
@@ -61,6 +75,13 @@ def _parts(context: click.Context, option: click.Parameter, value: str | None) -
     show_default=True,
     help="How often both sides of a comparison run, in turn.",
 )
+@click.option(
+    "--vllm-shape",
+    default="smollm2",
+    show_default=True,
+    callback=_vllm_shape,
+    help="What vLLM serves: SmolLM2-135M, or a random Llama, as in 2048x16 (hidden size, layers).",
+)
 @click.option("--only", callback=_parts, help="Some parts, as in: switch,panel.")
 def adapters(
     as_json: bool,
@@ -68,6 +89,7 @@ def adapters(
     layers: int,
     tokens: int,
     rounds: int,
+    vllm_shape: str,
     only: tuple[str, ...],
 ) -> None:
     """Changing, mixing and using adapters, each against the other way of doing it.
@@ -78,7 +100,7 @@ def adapters(
     from gateway.bench.adapters import measure
     from gateway.bench.options import Options
 
-    options = Options(shape, layers, tokens, rounds)
+    options = Options(shape, layers, tokens, rounds, vllm_shape)
     report = _show(lambda progress: measure(options, only, progress), as_json)
     if not report.metrics:
         raise click.exceptions.Exit(1)

@@ -108,12 +108,30 @@ def test_without_mlx_its_parts_are_left_out_and_say_what_to_install(monkeypatch)
         assert "pip install 'kiki-gateway[mlx]'" in reason
 
 
+COMPOSING = {
+    "composed_mb": "MB",
+    "compose_vllm_ms": "ms",
+    "compose_over_load_vllm": "ratio",
+    "recompose_vllm_ms": "ms",
+    "recompose_over_load_vllm": "ratio",
+    "reweigh_vllm_ms": "ms",
+    "reweigh_over_load_vllm": "ratio",
+    "load_vllm_ms": "ms",
+}
+
+
 @pytest.mark.skipif("TEST_VLLM" not in os.environ, reason="starts vLLM: make test-vllm")
-def test_composing_is_measured_against_vllms_own_loading(hf_base):
-    report = bench.measure(Options(rounds=2), ("compose-vllm",), lambda *_: None)
+@pytest.mark.parametrize("shape", ["smollm2", "128x2"])
+def test_composing_is_measured_against_vllms_own_loading(shape, hf_base):
+    report = bench.measure(Options(rounds=2, vllm_shape=shape), ("compose-vllm",), lambda *_: None)
     assert report.left_out == {}
-    assert {name: metric.n for name, metric in report.metrics.items()} == {
-        "compose_vllm_ms": 2,
-        "load_vllm_ms": 2,
-        "compose_over_load_vllm": 2,
-    }
+    assert {name: metric.unit for name, metric in report.metrics.items()} == COMPOSING
+    assert report.metrics["reweigh_over_load_vllm"].n == 2
+    assert report.metrics["load_vllm_ms"].n == 6
+
+
+def test_a_shape_that_is_none_is_refused_with_an_example():
+    for shape in ("smollm3", "2048", "100x4", "2048x0"):
+        result = run("--vllm-shape", shape)
+        assert result.returncode == 2
+        assert "as in 2048x16" in result.stderr
