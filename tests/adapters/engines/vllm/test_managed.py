@@ -120,8 +120,9 @@ async def test_a_command_that_is_not_there_is_named():
 
     config = VllmConfig(model="m", command=("no-such-vllm",))
     child = Child(program(config, "key", 64), probe)
-    with pytest.raises(EngineUnavailableError, match="no-such-vllm"):
+    with pytest.raises(EngineUnavailableError, match="no program 'no-such-vllm'") as caught:
         await child.start()
+    assert "vllm_command" in str(caught.value.fix)
     await child.stop()
 
 
