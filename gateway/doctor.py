@@ -8,14 +8,21 @@ import platform
 import shutil
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from gateway.settings import Settings, settings_file
 from kiki import __version__
 from kiki.errors import KikiError
+
+if TYPE_CHECKING:
+    from adapters.adapter import Adapter, Refusal
+    from adapters.engines.vllm import VllmConfig
+    from adapters.engines.vllm.forecast import Forecast
+
+_OTHER_FOLDER = "Free memory or space there, or name another folder with vllm_work_dir."
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +130,72 @@ def _adapters(settings: Settings) -> Iterator[Check]:
     names = ", ".join(adapter.name for adapter in snapshot.adapters)
     yield Check("adapters", "ok" if names else "note", names or "none: the base alone")
     for refusal in snapshot.refused:
-        yield Check("adapter left out", "wrong", f"{refusal.name}: {refusal.reason}")
+        yield _left_out(refusal)
+    if snapshot.adapters:
+        yield from _vllm_room(settings, snapshot.adapters)
+
+
+def _left_out(refusal: Refusal) -> Check:
+    return Check("adapter left out", "wrong", f"{refusal.name}: {refusal.reason}")
+
+
+def _vllm_room(settings: Settings, adapters: Sequence[Adapter]) -> Iterator[Check]:
+    """Whether a mix of the largest adapters fits vLLM's slots and its work folder."""
+    from gateway.engines import Machine, choose_engine, vllm_config
+
+    try:
+        engine = choose_engine(settings, Machine.here()).engine
+    except KikiError:  # the engine's own check says so
+        return
+    if engine != "vllm" or not settings.model:
+        return
+    from adapters.engines.vllm.forecast import forecast
+
+    config = vllm_config(settings, settings.model_path or settings.model)
+    try:
+        ahead = forecast(config, adapters)
+    except OSError as error:
+        yield Check("vllm room", "wrong", f"{config.work_dir}: {error}", _OTHER_FOLDER)
+        return
+    yield from map(_left_out, ahead.refused)
+    if ahead.sizes:
+        yield _slots(ahead, config)
+        yield _work_folder(ahead, config)
+
+
+def _slots(ahead: Forecast, config: VllmConfig) -> Check:
+    slot = ahead.capacity.rank
+    wanted = sum(ahead.sizes[name].rank for name in ahead.highest)
+    device = (
+        f"{config.max_loras} slots take {ahead.slot_bytes / 1e9:.2f} GB on the device"
+        if ahead.slot_bytes is not None
+        else f"what {config.max_loras} slots take on the device isn't known from here"
+    )
+    largest = f"the largest mix ({', '.join(ahead.highest)}) has rank {wanted}"
+    if wanted <= slot:
+        return Check("vllm slots", "ok", f"{largest}, a slot {slot}; {device}")
+    detail = f"{largest}, a slot only {slot}: its strongest adapters that fit are served; {device}"
+    from adapters.engines.vllm.config import LORA_RANKS
+
+    ranks = [rank for rank in LORA_RANKS if rank >= wanted]
+    fix = f"Set vllm_max_lora_rank = {ranks[0]}." if ranks else "Use adapters of a lower rank."
+    if slot < config.max_lora_rank:
+        fix = "Raise vllm_lora_memory, or lower vllm_max_loras."
+    return Check("vllm slots", "note", detail, fix)
+
+
+def _work_folder(ahead: Forecast, config: VllmConfig) -> Check:
+    there = ahead.capacity.store_bytes
+    wanted = sum(ahead.sizes[name].bytes for name in ahead.largest)
+    largest = f"the largest mix ({', '.join(ahead.largest)}) takes {wanted / 1e9:.2f} GB"
+    room = f"{there / 1e9:.2f} GB for composed adapters in {config.work_dir}"
+    if wanted <= there:
+        return Check("vllm work folder", "ok", f"{largest} of {room}")
+    detail = f"{largest}, of only {room}: its strongest adapters that fit are served"
+    limited = config.store_bytes is not None and config.store_bytes <= there
+    return Check(
+        "vllm work folder", "note", detail, "Raise vllm_store_memory." if limited else _OTHER_FOLDER
+    )
 
 
 def _is_gguf(path: Path) -> bool:

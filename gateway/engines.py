@@ -9,11 +9,14 @@ import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from adapters.engines.base import Engine
 from gateway.settings import Settings
 from kiki.errors import SettingsError
+
+if TYPE_CHECKING:
+    from adapters.engines.vllm import VllmConfig
 
 LLAMACPP_START_S = 120.0
 VLLM_START_S = 900.0  # it compiles and warms up first
@@ -119,11 +122,18 @@ def _mlx(settings: Settings, model: Path | str) -> Engine:
 
 
 def _vllm(settings: Settings, model: Path | str) -> Engine:
-    from adapters.engines.vllm import VllmConfig, VllmEngine
+    from adapters.engines.vllm import VllmEngine
+
+    return VllmEngine(vllm_config(settings, model), settings.models_dir / "adapters")
+
+
+def vllm_config(settings: Settings, model: Path | str) -> VllmConfig:
+    """What the settings tell the vLLM engine."""
+    from adapters.engines.vllm import VllmConfig
     from adapters.engines.vllm.config import default_work_dir
 
     key = settings.vllm_api_key
-    config = VllmConfig(
+    return VllmConfig(
         model=str(model),
         urls=settings.vllm_urls,
         work_dir=settings.vllm_work_dir or default_work_dir(),
@@ -144,4 +154,3 @@ def _vllm(settings: Settings, model: Path | str) -> Engine:
         gpu_memory_utilization=settings.vllm_gpu_memory_utilization,
         start_timeout=settings.engine_start_timeout or VLLM_START_S,
     )
-    return VllmEngine(config, settings.models_dir / "adapters")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Set
 
 from adapters.forms.base import BaseShape
 from adapters.lora import Lora
@@ -20,7 +21,12 @@ def is_nested(lora: Lora, base: BaseShape | None) -> bool:
     """
     if base is not None:
         return base.architecture in _NESTED_ARCHITECTURES
+    return names_nested({weight.kind for weight in lora.weights.values()}, lora.base)
+
+
+def names_nested(kinds: Set[str], base_name: str) -> bool:
+    """Whether these kinds of modules, or the base's name, are those of a Qwen3.5 or 3.6."""
     own = {f"linear_attn.{name}" for name in _LINEAR_PROJECTIONS}
-    if any(weight.kind in own for weight in lora.weights.values()):
+    if own & kinds:
         return True
-    return _NESTED_NAME.search(lora.base.replace("\\", "/").rpartition("/")[2]) is not None
+    return _NESTED_NAME.search(base_name.replace("\\", "/").rpartition("/")[2]) is not None
