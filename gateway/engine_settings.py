@@ -141,6 +141,12 @@ class EngineSettings(BaseSettings):
     def _expand_paths(cls, path: Path | None) -> Path | None:
         return path.expanduser().absolute() if path else None
 
+    @field_validator("kv_bits", "vllm_max_lora_rank", mode="before")
+    @classmethod
+    def _read_number(cls, value: object) -> object:
+        """The environment has texts only, and of a few numbers none is one of them."""
+        return int(value) if isinstance(value, str) and value.isdecimal() else value
+
     @field_validator("vllm_args", mode="before")
     @classmethod
     def _split_args(cls, args: object) -> object:

@@ -47,6 +47,16 @@ def test_a_wrong_value_names_the_setting_the_value_and_the_fix(monkeypatch, vari
     assert all(word in str(caught.value) for word in words), caught.value
 
 
+def test_a_choice_of_numbers_can_be_made_in_the_environment(monkeypatch):
+    monkeypatch.setenv("KIKI_VLLM_MAX_LORA_RANK", "32")
+    monkeypatch.setenv("KIKI_KV_BITS", "8")
+    settings = load_settings()
+    assert (settings.vllm_max_lora_rank, settings.kv_bits) == (32, 8)
+    monkeypatch.setenv("KIKI_KV_BITS", "4")
+    with pytest.raises(SettingsError, match="KIKI_KV_BITS"):
+        load_settings()
+
+
 def test_an_unknown_key_in_the_file_is_refused_with_the_near_one(tmp_path):
     (tmp_path / "kiki.toml").write_text("recal_limit = 3\n")
     with pytest.raises(SettingsError, match=r"recal_limit .*Did you mean recall_limit"):
