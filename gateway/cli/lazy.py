@@ -9,7 +9,11 @@ from typing import Any
 
 import click
 
-WRONG_CALL = 64  # EX_USAGE of sysexits.h
+
+class WrongCallError(click.UsageError):
+    """A wrong option or name before the command."""
+
+    exit_code = 64  # EX_USAGE of sysexits.h
 
 
 class LazyGroup(click.Group):
@@ -52,6 +56,7 @@ class LazyGroup(click.Group):
 def _as_wrong_call() -> Iterator[None]:
     try:
         yield
-    except click.UsageError as error:
-        error.exit_code = WRONG_CALL
+    except click.exceptions.NoArgsIsHelpError:
         raise
+    except click.UsageError as error:
+        raise WrongCallError(error.format_message(), error.ctx) from error

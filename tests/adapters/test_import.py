@@ -103,7 +103,7 @@ def content_of(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture
-def sql_gguf(tmp_path, base_gguf) -> Path:
+def sql_gguf(tmp_path: Path, base_gguf: Path) -> Path:
     out = tmp_path / "made" / "sql.gguf"
     write_lora(read_lora(SHIPPED / "sql"), "gguf", out, base=read_base_shape(base_gguf))
     return out

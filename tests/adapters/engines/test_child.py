@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import sys
+from collections.abc import Iterator
 
 import pytest
 
@@ -46,7 +47,8 @@ async def test_a_probe_that_fails_in_an_unforeseen_way_is_a_start_that_failed():
 
 
 async def test_the_restarts_go_on_whatever_one_of_them_raised(run):
-    answers = iter([True, KeyError("usage"), OSError("no such port"), True])
+    failures = [KeyError("usage"), OSError("no such port")]
+    answers: Iterator[bool | Exception] = iter([True, *failures, True])
 
     async def probe(url: str) -> bool:
         answer = next(answers)
@@ -56,7 +58,7 @@ async def test_the_restarts_go_on_whatever_one_of_them_raised(run):
 
     child = Child(run, probe)
     await child.start()
-    os.kill(child.pid, signal.SIGKILL)
+    os.kill(_pid(child), signal.SIGKILL)
     await until(lambda: child.restarts == 1)
     assert child.state == "ready"
     assert next(answers, None) is None
@@ -74,7 +76,7 @@ async def test_a_stop_during_a_restart_ends_it():
 
     child = Child(Program("test", "nothing", SLEEPER, address), probe)
     await child.start()
-    first = child.pid
+    first = _pid(child)
     os.kill(first, signal.SIGKILL)
     await until(lambda: child.state == "starting" and child.pid not in (first, None))
     await child.stop()
@@ -88,13 +90,18 @@ async def test_a_stop_that_is_cancelled_leaves_no_process():
     deaf = (sys.executable, "-c", "import time; time.sleep(600)")
     child = Child(Program("test", "nothing", deaf, address), probe)
     await child.start()
-    pid = child.pid
+    pid = _pid(child)
     stopping = asyncio.create_task(child.stop())
     await until(lambda: child.pid is None)
     stopping.cancel()
     with pytest.raises(asyncio.CancelledError):
         await stopping
     await until(lambda: not _lives(pid))
+
+
+def _pid(child: Child) -> int:
+    assert child.pid is not None
+    return child.pid
 
 
 def _lives(pid: int) -> bool:
