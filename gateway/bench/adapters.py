@@ -93,8 +93,13 @@ class _Parts:
     ) -> dict[str, Metric]:
         if engine == "mlx":
             _prepare_mlx()
-        # A quantised KV cache would have the rows run one by one.
-        changes = {"engine_slots": panels.MIXES, "kv_bits": None}
+        # A quantised KV cache would have the rows run one by one, and a small budget would measure
+        # the disk. Held in float32, an adapter takes up to twice its files.
+        changes = {
+            "engine_slots": panels.MIXES,
+            "kv_bits": None,
+            "adapter_memory": 2 * sum(adapter.bytes for adapter in adapters),
+        }
         settings = load_settings().model_copy(update=changes)
         built = build_engine(settings, Choice(engine, "it is measured"), model)
         return asyncio.run(panels.measure(built, adapters, self._options, self._progress))

@@ -13,6 +13,7 @@ import pytest
 
 from gateway.bench import adapters as bench
 from gateway.bench.options import Options
+from kiki.errors import EngineUnavailableError
 
 SMALLEST = ("--layers", "4", "--tokens", "4", "--rounds", "1")
 METRICS = {
@@ -95,6 +96,21 @@ def test_without_vllm_its_part_is_left_out_and_says_why(monkeypatch, tmp_path):
     assert report.metrics == {}
     assert report.left_out["compose-vllm"].startswith("vLLM is not installed.")
     assert "left out: compose-vllm: vLLM is not installed." in report.to_text()
+
+
+def test_the_panels_adapters_all_stay_in_memory(monkeypatch, base_gguf, hf_base):
+    """Else the panel would measure the disk."""
+    monkeypatch.setenv("KIKI_ADAPTER_MEMORY", "1MB")
+    asked = []
+
+    def build(settings, choice, model):
+        asked.append(settings)
+        raise EngineUnavailableError("It isn't needed here.")
+
+    monkeypatch.setattr(bench, "build_engine", build)
+    bench.measure(Options(), ("panel-mlx",), lambda *_: None)
+    in_float32 = 2 * sum(adapter.bytes for adapter in bench._shipped())
+    assert [settings.adapter_memory for settings in asked] == [in_float32]
 
 
 def test_without_mlx_its_parts_are_left_out_and_say_what_to_install(monkeypatch):
