@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cache, partial
 
 from adapters.catalog import Catalog
 from adapters.engines.base import Engine
 from adapters.policy import SHIPPED_POLICY, Policy
 from antibias.detector import default_detector
 from gateway.adapter_set import AdapterSet
+from gateway.advising import build_advisor
 from gateway.assets import ModelFiles
 from gateway.engines import Choice, Machine, build_engine, choose_engine
 from gateway.models import Models
@@ -30,8 +32,11 @@ from gateway.stages.write import WriteStage
 from gateway.telemetry import Telemetry
 from kiki.errors import StoreError
 from memory import Aeon, MemoryStatus
+from routing.conversation import Conversations
 from routing.domains import DomainTable, load_domains
 from routing.embedder import Embedder
+from routing.neighbours import Neighbours
+from routing.router import PACKAGED as ROUTER_FILES
 from routing.router import Router
 
 log = logging.getLogger("kiki.gateway")
@@ -63,12 +68,13 @@ class Probe:
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What the endpoints use."""
+    """What the endpoints use. ``neighbours`` reads its file when it is first called."""
 
     settings: Settings
     table: DomainTable
     embedder: Embedder
-    router: Router
+    conversations: Conversations
+    neighbours: Callable[[], Neighbours]
     aeon: Aeon
     engine: Engine
     choice: Choice
@@ -120,6 +126,10 @@ class Services:
                 Embedder, files.embedder, threads=settings.router_threads
             )
             router = Router.load(table=table, embedding_id=embedder.id)
+            advisor = await asyncio.to_thread(
+                build_advisor, settings, table, embedder.token_ids, telemetry.count_advice
+            )
+            conversations = Conversations(router, embedder, advisor)
             folder = settings.data_dir / "memory"
             aeon = Aeon(folder, embedding_id=embedder.id, embed=embedder.embed)
             await asyncio.to_thread(aeon.open)
@@ -132,13 +142,14 @@ class Services:
                 settings=settings,
                 table=table,
                 embedder=embedder,
-                router=router,
+                conversations=conversations,
+                neighbours=cache(partial(Neighbours.read, ROUTER_FILES, embedding_id=embedder.id)),
                 aeon=aeon,
                 engine=engine,
                 choice=choice,
                 adapter_set=adapter_set,
                 models=models,
-                pipeline=_pipeline(settings, table, embedder, router, aeon, engine),
+                pipeline=_pipeline(settings, table, embedder, conversations, aeon, engine),
                 once=Once(aeon),
                 probe=Probe(engine),
                 telemetry=telemetry,
@@ -163,7 +174,7 @@ def _pipeline(
     settings: Settings,
     table: DomainTable,
     embedder: Embedder,
-    router: Router,
+    conversations: Conversations,
     aeon: Aeon,
     engine: Engine,
 ) -> Pipeline:
@@ -171,7 +182,7 @@ def _pipeline(
     base = settings.adapters_base or settings.model or engine.capabilities.model
     base_only = policy.verdicts(base)
     return Pipeline(
-        route=RouteStage(embedder, router, settings.router_threshold),
+        route=RouteStage(embedder, conversations, settings.router_threshold),
         mount=MountStage(engine, table, base_only),
         recall=RecallStage(
             aeon,

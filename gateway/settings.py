@@ -65,6 +65,21 @@ class Settings(EngineSettings):
         lt=1,
         description="Score from which a domain is active; unset is the calibrated one.",
     )
+    advisor: str | None = Field(
+        None,
+        pattern=r"^[\w.]+:\w+$",
+        description="A second opinion for the router, as module:function, from a prompt to logits "
+        "by domain. NERVE_WML_ENABLED=1 in the environment takes nerve-wml's.",
+    )
+    advisor_alpha: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="The advisor's share of the logits; unset is NERVE_WML_ALPHA, else 0.5.",
+    )
+    advisor_budget_ms: int = Field(
+        20, ge=1, le=10_000, description="Milliseconds that a request waits for the advisor."
+    )
 
     default_max_tokens: int = Field(
         512, ge=1, le=262144, description="Answer's limit where a request gives none."

@@ -77,6 +77,12 @@ class Telemetry:
             ["adapter"],
             registry=self.registry,
         )
+        self.advice = Counter(
+            "kiki_advice",
+            "Calls of the router's advisor by outcome; all but used left the router alone.",
+            ["outcome"],
+            registry=self.registry,
+        )
         self.adapters_served = Gauge(
             "kiki_adapters", "Adapters being served.", registry=self.registry
         )
@@ -109,6 +115,9 @@ class Telemetry:
     def count_swap(self, method: SwapMethod, seconds: float) -> None:
         """Count a swap that an engine reports, from any thread."""
         self.swap_seconds.labels(method).observe(seconds)
+
+    def count_advice(self, outcome: str) -> None:
+        self.advice.labels(outcome).inc()
 
     def count_turn(self, turn: Turn) -> None:
         """Count a finished turn."""

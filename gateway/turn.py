@@ -64,7 +64,16 @@ class Ask:
     @property
     def question(self) -> str:
         """The last user message: what is routed, recalled for, and remembered."""
-        return next(m.content for m in reversed(self.messages) if m.role == "user")
+        return self.messages[self._asked].content
+
+    @property
+    def before(self) -> tuple[Message, ...]:
+        """What was said before the question."""
+        return self.messages[: self._asked]
+
+    @property
+    def _asked(self) -> int:
+        return max(place for place, said in enumerate(self.messages) if said.role == "user")
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,6 +55,16 @@ class Context:
 
     text: str
     share: float
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """All that a decision needs: `vectors` are of the question and, where there is one, of the
+    context, shape (1 or 2, 768); `advice` has shape (outputs,)."""
+
+    vectors: NDArray[np.float32]
+    context: Context | None
+    advice: NDArray[np.float32] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,33 +126,22 @@ class Conversations:
         """
         context = context_of(question, before)
         vectors = self._embedder.submit(_texts(question, context)).result()
-        return self._decide(vectors, context, self._advice(question), limits)
+        return self.decide(Heard(vectors, context, self._advice(question)), limits)
 
-    async def route_async(
-        self, question: str, before: Sequence[Said] = (), limits: Limits = CALIBRATED
-    ) -> Routed:
-        """`route`, without blocking the event loop."""
+    async def hear(self, question: str, before: Sequence[Said] = ()) -> Heard:
+        """Embeds what is needed, without blocking the event loop."""
         context = context_of(question, before)
-        texts = _texts(question, context)
-        vectors = await asyncio.wrap_future(self._embedder.submit(texts))
+        vectors = await asyncio.wrap_future(self._embedder.submit(_texts(question, context)))
         advice = await asyncio.to_thread(self._advice, question) if self._advisor else None
-        return self._decide(vectors, context, advice, limits)
+        return Heard(vectors, context, advice)
 
-    def _advice(self, question: str) -> NDArray[np.float32] | None:
-        return self._advisor.advice(question) if self._advisor else None
-
-    def _decide(
-        self,
-        vectors: NDArray[np.float32],
-        context: Context | None,
-        advice: NDArray[np.float32] | None,
-        limits: Limits,
-    ) -> Routed:
-        """Decides from the vectors of the question and, where there is one, of the context."""
-        reading = self.router.read(vectors[0])
+    def decide(self, heard: Heard, limits: Limits = CALIBRATED) -> Routed:
+        """Decides; raises what `Router.decide` raises."""
+        context, advice = heard.context, heard.advice
+        reading = self.router.read(heard.vectors[0])
         alone = together = self.router.first(reading)
         if context:
-            reading = reading.mixed(self.router.read(vectors[1]), context.share)
+            reading = reading.mixed(self.router.read(heard.vectors[1]), context.share)
             together = self.router.first(reading)
         if self._advisor and advice is not None:
             reading = replace(reading, log_odds=self._advisor.blend(reading.log_odds, advice))
@@ -151,11 +150,28 @@ class Conversations:
         )
         share = context.share if context else 0.0
         stickiness = Stickiness(round(share, 4), alone, together)
-        return Routed(decision, vectors[0], stickiness, advice is not None)
+        return Routed(decision, heard.vectors[0], stickiness, advice is not None)
+
+    def _advice(self, question: str) -> NDArray[np.float32] | None:
+        return self._advisor.advice(question) if self._advisor else None
 
 
 def _texts(question: str, context: Context | None) -> list[str]:
     return [question, context.text] if context else [question]
+
+
+def asked_last(messages: Sequence[Mapping[str, Any]]) -> tuple[str, tuple[Said, ...]]:
+    """The last user turn of messages as OpenAI writes them, and what was said before it.
+
+    Raises:
+        ValueError: none has the role user.
+        KeyError, TypeError: one isn't {"role", "content"}.
+    """
+    said = [Said(str(message["role"]), str(message["content"])) for message in messages]
+    asked = [place for place, turn in enumerate(said) if turn.role == "user"]
+    if not asked:
+        raise ValueError("no message has the role user")
+    return said[asked[-1]].text, tuple(said[: asked[-1]])
 
 
 def context_of(question: str, before: Sequence[Said]) -> Context | None:

@@ -102,6 +102,11 @@ class Embedder:
         """How many word pieces the text has, none cut off; a fair guess for other models too."""
         return len(self._counter.encode(text, add_special_tokens=False).ids)
 
+    def token_ids(self, text: str) -> list[int]:
+        """The word pieces that `embed` reads, by their numbers."""
+        ids: list[int] = self._tokenizer.encode(_clean(text)).ids
+        return ids
+
     def _recall(self, keys: Sequence[bytes]) -> dict[bytes, NDArray[np.float32]]:
         with self._lock:
             found = {key: self._cache[key] for key in keys if key in self._cache}

@@ -88,18 +88,64 @@ class ChatRequest(BaseModel):
 
 
 class RouteRequest(BaseModel):
-    """`POST /v1/route`. ``query`` may be a list; the answer then is one too."""
+    """`POST /v1/route`. ``query`` may be a list; the answer then is one too.
+
+    ``messages`` instead of it are one conversation, whose last user turn is routed.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
-    query: str | list[str]
+    query: str | list[str] | None = None
+    messages: list[ChatMessage] | None = Field(None, min_length=1, max_length=2000)
     threshold: float | None = Field(None, gt=0, lt=1)
     top_k: int = Field(4, ge=1, le=4)
+    explain: bool = Field(False, description="Say why: all scores, near prompts, the dialogue.")
 
 
 class DomainScore(BaseModel):
     name: str
     score: float
+
+
+class RouteShare(BaseModel):
+    """An active domain's part of the answer; ``member`` is the one meant of a merged domain."""
+
+    name: str
+    weight: float
+    member: str
+
+
+class NearPrompt(BaseModel):
+    """A prompt that the router learned from, and the cosine of both embeddings."""
+
+    prompt: str
+    domains: list[str]
+    similarity: float
+
+
+class RouteStickiness(BaseModel):
+    """What the conversation did: its share of the route, and the first domain without and with."""
+
+    share: float
+    alone: str
+    together: str
+    effect: str
+
+
+class RouteExplanation(BaseModel):
+    """Why: ``in_domain`` under ``scope_threshold`` leaves the prompt to the base, unless the
+    caller gave a threshold."""
+
+    scores: list[DomainScore]
+    shares: list[RouteShare]
+    threshold: float
+    in_domain: float
+    scope_threshold: float
+    confidence: float
+    clear: bool
+    conversation: RouteStickiness
+    advised: bool
+    nearest: list[NearPrompt]
 
 
 class RouteAnswer(BaseModel):
@@ -108,6 +154,7 @@ class RouteAnswer(BaseModel):
     query: str
     domains: list[DomainScore]
     fallback: bool
+    explain: RouteExplanation | None = None
 
 
 class RouteAnswers(BaseModel):

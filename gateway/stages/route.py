@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from gateway.turn import Turn
+from routing.conversation import Conversations, Limits, Said
 from routing.embedder import Embedder
-from routing.router import Router
 
 
 class RouteStage:
@@ -14,30 +14,33 @@ class RouteStage:
 
     name = "route"
 
-    def __init__(self, embedder: Embedder, router: Router, threshold: float | None) -> None:
+    def __init__(
+        self, embedder: Embedder, conversations: Conversations, threshold: float | None
+    ) -> None:
         self._embedder = embedder
-        self._router = router
+        self._conversations = conversations
         self._threshold = threshold
 
     async def run(self, turn: Turn, decision: dict[str, object]) -> None:
         ask, options = turn.ask, turn.ask.options
-        routed = options.adapters is None
-        if routed or options.memory:
-            with turn.waiting():
-                vectors = await asyncio.to_thread(self._embedder.embed, [ask.question])
-            turn.vector = vectors[0]
-        if not routed or turn.vector is None:
+        if options.adapters is not None:
+            if options.memory:
+                with turn.waiting():
+                    vectors = await asyncio.wrap_future(self._embedder.submit([ask.question]))
+                turn.vector = vectors[0]
             decision["skipped"] = "the caller named the adapters"
             return
-        turn.route = self._router.route(
-            turn.vector,
-            threshold=options.threshold or self._threshold,
-            top_k=options.top_k,
-            within=options.intent,
-        )
+        limits = Limits(options.threshold or self._threshold, options.top_k, options.intent)
+        before = [Said(message.role, message.content) for message in ask.before]
+        with turn.waiting():
+            heard = await self._conversations.hear(ask.question, before)
+        routed = self._conversations.decide(heard, limits)
+        turn.vector, turn.route = routed.vector, routed.decision
         decision |= {
             "domains": {domain.name: round(domain.score, 4) for domain in turn.route.active},
             "threshold": round(turn.route.threshold, 4),
             "confidence": round(turn.route.confidence, 4),
             "fallback": turn.route.fallback,
         }
+        if routed.stickiness.share:
+            decision["conversation"] = routed.stickiness.effect

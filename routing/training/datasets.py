@@ -53,7 +53,7 @@ def held_out(
     )
     if clinc:
         note = "CLINC150's out-of-scope prompts beside the test part's with a domain"
-        sets.append(Dataset("clinc", note, (*labelled, *_clinc(clinc))))
+        sets.append(Dataset("clinc", note, (*_clinc(clinc), *labelled)))
     return [dataset for dataset in sets if dataset.rows]
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kiki.errors import RoutingError
-from routing.conversation import Said
+from routing.conversation import Said, asked_last
 from routing.domains import DomainTable
 
 DATA = Path(__file__).parent.parent / "data"
@@ -84,11 +84,7 @@ def _prompt(raw: dict[str, Any]) -> tuple[str, tuple[Said, ...]]:
         if not isinstance(prompt, str):
             raise TypeError("prompt must be text")
         return prompt, ()
-    turns = [Said(str(turn["role"]), str(turn["content"])) for turn in raw["messages"]]
-    last = max((place for place, turn in enumerate(turns) if turn.role == "user"), default=None)
-    if last is None:
-        raise ValueError("no message has the role user")
-    return turns[last].text, tuple(turns[:last])
+    return asked_last(raw["messages"])
 
 
 def read_packaged(table: DomainTable, folder: Path = DATA) -> list[Row]:

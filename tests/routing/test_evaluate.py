@@ -190,4 +190,4 @@ def test_the_sets_are_the_cards_held_out_prompts_the_shifted_and_clinc(tmp_path:
     sets = {one.name: one.rows for one in held_out(table, card, data=data, clinc=clinc)}
     assert [row.prompt for row in sets["test"]] == [kept]
     assert [row.prompt for row in sets["forum"]] == [other]
-    assert [row.prompt for row in sets["clinc"]] == [kept, "how old are you"]
+    assert [row.prompt for row in sets["clinc"]] == ["how old are you", kept]
