@@ -4,23 +4,38 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from kiki.errors import StoreError, StoreUnavailableError
 
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def to_stamp(time: datetime) -> int:
+    """Microseconds since 1970."""
+    return (time - _EPOCH) // _MICROSECOND
+
+
+def from_stamp(stamp: int) -> datetime:
+    return _EPOCH + stamp * _MICROSECOND
 
 
 class Database:
     """One SQLite file. ``write()`` and ``read()`` give a connection to one thread at a time.
 
     ``schema`` is run when the file is new; ``version`` is kept in ``user_version``.
-    Raises `StoreError` for a file that is newer than this program, or damaged.
+    ``upgrades[i]`` brings a file of format i + 1 to i + 2. Raises `StoreError` for a file that is
+    newer than this program, older than its upgrades reach, or damaged.
     """
 
-    def __init__(self, path: Path, *, schema: str, version: int, fix: str) -> None:
+    def __init__(
+        self, path: Path, *, schema: str, version: int, fix: str, upgrades: Sequence[str] = ()
+    ) -> None:
         self.path = path
         self._fix = fix
         self._write_lock = threading.Lock()
@@ -28,7 +43,7 @@ class Database:
         with self._named_errors():
             self._writer = self._connect()
             try:
-                self._prepare(schema, version)
+                self._prepare(schema, version, upgrades)
                 self._reader = self._connect()
             except BaseException:
                 self._writer.close()
@@ -46,17 +61,21 @@ class Database:
             raise
         return connection
 
-    def _prepare(self, schema: str, version: int) -> None:
+    def _prepare(self, schema: str, version: int, upgrades: Sequence[str]) -> None:
         found = self._writer.execute("PRAGMA user_version").fetchone()[0]
         if found > version:
             raise StoreError(
                 f"{self.path} has format {found}; this program knows formats up to {version}.",
                 fix="Use the newer kiki that wrote it, or another data folder.",
             )
-        if found == 0:
-            self._writer.executescript(
-                f"BEGIN IMMEDIATE;{schema}PRAGMA user_version={version};COMMIT;"
+        if found == version:
+            return
+        if 0 < found < version - len(upgrades):
+            raise StoreError(
+                f"{self.path} has format {found}; this program reads {version}.", fix=self._fix
             )
+        script = "".join(upgrades[found - version :]) if found else schema
+        self._writer.executescript(f"BEGIN IMMEDIATE;{script}PRAGMA user_version={version};COMMIT;")
 
     @contextmanager
     def write(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:

@@ -7,7 +7,6 @@ import sqlite3
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kiki.errors import IdempotencyConflictError
-from memory.database import Database
+from memory import fact_log
+from memory.database import Database, from_stamp, to_stamp
 from memory.episode import Episode, IdempotentReply, Owner
 from memory.lock import FolderLock
 
-SCHEMA_VERSION = 1
 REPLY_LIFETIME_S = 24 * 3600
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 
 # AUTOINCREMENT: a number is never used twice, so a store's cursor stays true after deletes.
-_SCHEMA = """
+_EPISODES = """
 CREATE TABLE episode (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
     id TEXT NOT NULL UNIQUE,
@@ -56,6 +53,9 @@ CREATE TABLE reply (
 CREATE INDEX reply_by_age ON reply (stored);
 CREATE TABLE cursor (store TEXT PRIMARY KEY, generation TEXT NOT NULL, seq INTEGER NOT NULL);
 """
+# Format n + 1 is format n with step n run on it; a step that was shipped is never changed.
+_STEPS = (_EPISODES, fact_log.SCHEMA)
+SCHEMA_VERSION = len(_STEPS)
 _COLUMNS = (
     "seq, id, tenant, user, conversation, turn, user_text, answer_text, domains, adapters,"
     " created, status, embedding, vector"
@@ -73,7 +73,8 @@ class JournalRow:
 
 
 class Journal:
-    """The episodes of one data folder (mode 0700, owned by one process), in writing order.
+    """The episodes of one data folder (mode 0700, owned by one process), in writing order;
+    ``facts`` is what was learnt from them.
 
     Raises `StoreLockedError` when another process owns the folder, `StoreError` when the file is
     damaged or newer, or the disk is full. Thread-safe.
@@ -87,13 +88,15 @@ class Journal:
         try:
             self._database = Database(
                 folder / "journal.sqlite",
-                schema=_SCHEMA,
+                schema="".join(_STEPS),
                 version=SCHEMA_VERSION,
+                upgrades=_STEPS[1:],
                 fix="Restore the file from a backup, or use another data folder.",
             )
         except BaseException:
             self._lock.release()
             raise
+        self.facts = fact_log.FactLog(self._database, embedding_id)
 
     def close(self) -> None:
         self._database.close()
@@ -236,7 +239,7 @@ class Journal:
             answer_text=answer_text,
             domains=tuple(json.loads(domains)),
             adapters=tuple((name, weight) for name, weight in json.loads(adapters)),
-            created=_EPOCH + created * _MICROSECOND,
+            created=from_stamp(created),
             status=status,
         )
         vector = None
@@ -279,7 +282,7 @@ def _to_columns(
         episode.answer_text,
         json.dumps(episode.domains),
         json.dumps(episode.adapters),
-        (episode.created - _EPOCH) // _MICROSECOND,
+        to_stamp(episode.created),
         episode.status,
         None if vector is None else embedding_id,
         None if vector is None else _half(vector),

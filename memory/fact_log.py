@@ -1,0 +1,298 @@
+"""The journal's facts: learnt with the place they were learnt up to, in one transaction."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memory.database import Database, from_stamp, to_stamp
+from memory.episode import Owner
+from memory.facts import Fact
+
+LEARNER = "cerebellum"
+"""The cursor of what was decided, beside those of the stores; it has no generation."""
+
+# A fact's ``revision`` is new at every change of the row: what follows it sees each change. It is
+# counted apart, because the highest row may be deleted.
+SCHEMA = """
+CREATE TABLE fact_revision (value INTEGER NOT NULL);
+INSERT INTO fact_revision VALUES (0);
+CREATE TABLE fact (
+    revision INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    tenant TEXT NOT NULL,
+    user TEXT NOT NULL,
+    text TEXT NOT NULL,
+    entities TEXT NOT NULL,
+    source TEXT NOT NULL,
+    valid_from INTEGER NOT NULL,
+    valid_to INTEGER,
+    recorded_from INTEGER NOT NULL,
+    recorded_to INTEGER,
+    supersedes TEXT NOT NULL,
+    ended_by TEXT,
+    embedding TEXT,
+    vector BLOB
+);
+CREATE INDEX fact_by_owner ON fact (tenant, user, revision);
+CREATE INDEX fact_by_source ON fact (source);
+CREATE INDEX fact_by_end ON fact (ended_by) WHERE ended_by IS NOT NULL;
+CREATE TABLE conflict (
+    tenant TEXT NOT NULL,
+    user TEXT NOT NULL,
+    first TEXT NOT NULL,
+    second TEXT NOT NULL,
+    found INTEGER NOT NULL,
+    PRIMARY KEY (tenant, user, first, second)
+) WITHOUT ROWID;
+CREATE TABLE summary (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    tenant TEXT NOT NULL,
+    user TEXT NOT NULL,
+    text TEXT NOT NULL,
+    made_by TEXT NOT NULL,
+    created INTEGER NOT NULL
+);
+CREATE INDEX summary_by_owner ON summary (tenant, user);
+CREATE TABLE summary_member (
+    summary TEXT NOT NULL,
+    episode TEXT NOT NULL,
+    PRIMARY KEY (summary, episode)
+) WITHOUT ROWID;
+CREATE INDEX summary_by_member ON summary_member (episode);
+CREATE TABLE recall_use (episode TEXT PRIMARY KEY, count INTEGER NOT NULL) WITHOUT ROWID;
+"""
+_FACT = (
+    "id, tenant, user, text, entities, source, valid_from, valid_to, recorded_from, recorded_to,"
+    " supersedes"
+)
+_COLUMNS = f"revision, {_FACT}, embedding, vector"
+
+
+@dataclass(frozen=True, slots=True)
+class FactRow:
+    """A fact with the number of its last change and the float32 unit vector of its text (None
+    when another embedding model made it)."""
+
+    revision: int
+    fact: Fact
+    vector: NDArray[np.float32] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """``fact`` is current no more because of what ``episode`` says; it held until ``valid_to``."""
+
+    fact: str
+    episode: str
+    valid_to: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Learnt:
+    """What an episode changes: facts with their vectors, and facts that end."""
+
+    added: tuple[tuple[Fact, NDArray[np.float32]], ...] = ()
+    ended: tuple[Ending, ...] = ()
+
+
+class FactLog:
+    """Facts of all owners, in the journal's database. Thread-safe; raises `StoreError`."""
+
+    def __init__(self, database: Database, embedding_id: str) -> None:
+        self._database = database
+        self._embedding_id = embedding_id
+
+    def learn(self, learnt: Learnt, *, up_to: int, now: datetime) -> None:
+        """Keeps what episodes up to journal number ``up_to`` taught; durable on return.
+
+        Both together or neither, so that after a crash no episode is decided twice or never. A
+        fact that is there already, or has ended already, stays as it is.
+        """
+        with self._database.write() as db:
+            for fact, vector in learnt.added:
+                if db.execute("SELECT 1 FROM fact WHERE id = ?", (fact.id,)).fetchone():
+                    continue
+                # An episode that was deleted while it was decided teaches nothing.
+                if not db.execute(
+                    "SELECT 1 FROM episode WHERE id = ?", (fact.source_episode,)
+                ).fetchone():
+                    continue
+                _insert(db, fact, self._embedding_id, vector)
+            for ending in learnt.ended:
+                db.execute(
+                    "UPDATE fact SET revision = ?, valid_to = ?, recorded_to = ?, ended_by = ?"
+                    " WHERE id = ? AND recorded_to IS NULL",
+                    (
+                        _next_revision(db),
+                        to_stamp(ending.valid_to),
+                        to_stamp(now),
+                        ending.episode,
+                        ending.fact,
+                    ),
+                )
+            db.execute("REPLACE INTO cursor VALUES (?, '', ?)", (LEARNER, up_to))
+
+    def learnt_up_to(self) -> int:
+        """The journal's number up to which every episode was decided."""
+        with self._database.read() as db:
+            found = db.execute("SELECT seq FROM cursor WHERE store = ?", (LEARNER,)).fetchone()
+        return int(found[0]) if found else 0
+
+    def revision(self, owner: Owner) -> int:
+        """The owner's newest change; 0 without facts."""
+        with self._database.read() as db:
+            found = db.execute(
+                "SELECT max(revision) FROM fact WHERE tenant = ? AND user = ?",
+                (owner.tenant, owner.user),
+            ).fetchone()[0]
+        return int(found or 0)
+
+    def current(self, owner: Owner, limit: int) -> list[FactRow]:
+        """The owner's newest ``limit`` facts that are current, newest first."""
+        return self._rows(
+            "tenant = ? AND user = ? AND recorded_to IS NULL ORDER BY revision DESC LIMIT ?",
+            (owner.tenant, owner.user, limit),
+        )
+
+    def all(self, owner: Owner) -> list[Fact]:
+        """Current and ended ones, oldest first."""
+        rows = self._rows(
+            "tenant = ? AND user = ? ORDER BY recorded_from, id", (owner.tenant, owner.user)
+        )
+        return [row.fact for row in rows]
+
+    def after(self, revision: int, limit: int) -> list[FactRow]:
+        """The next ``limit`` changes of all owners: what a store is made from."""
+        return self._rows("revision > ? ORDER BY revision LIMIT ?", (revision, limit))
+
+    def outdated(self, owner: Owner, episodes: Collection[str]) -> set[str]:
+        """Of ``episodes`` those that taught something, all of which has ended."""
+        marks = ", ".join("?" * len(episodes))
+        with self._database.read() as db:
+            rows = db.execute(
+                f"SELECT source FROM fact WHERE source IN ({marks})"
+                " AND +tenant = ? AND +user = ? GROUP BY source"
+                " HAVING count(*) = count(recorded_to)",
+                (*episodes, owner.tenant, owner.user),
+            ).fetchall()
+        return {row[0] for row in rows}
+
+    def keep_vectors(self, vectors: Mapping[str, NDArray[np.float32]]) -> None:
+        """Puts vectors (by fact id) of this embedding model in the place of what was there."""
+        with self._database.write(durable=False) as db:
+            db.executemany(
+                "UPDATE fact SET embedding = ?, vector = ? WHERE id = ?",
+                [(self._embedding_id, _half(vector), id_) for id_, vector in vectors.items()],
+            )
+
+    def _rows(self, where: str, values: Sequence[object]) -> list[FactRow]:
+        with self._database.read() as db:
+            found = db.execute(f"SELECT {_COLUMNS} FROM fact WHERE {where}", values).fetchall()
+        rows = []
+        for columns in found:
+            vector = None
+            if columns[-1] is not None and columns[-2] == self._embedding_id:
+                vector = np.frombuffer(columns[-1], "<f2").astype(np.float32)
+            rows.append(FactRow(columns[0], _to_fact(columns[1:-2]), vector))
+        return rows
+
+
+def forget(db: sqlite3.Connection, owner: Owner, episodes: Collection[str]) -> list[str]:
+    """Takes out what was learnt from the episodes: their facts, and the summaries that quote
+    them; a fact that only they ended is current again. Returns the ids taken out.
+
+    It is called inside the transaction that deletes the episodes.
+    """
+    gone: list[str] = []
+    for episode in episodes:
+        key = (episode, owner.tenant, owner.user)
+        facts = db.execute(
+            "SELECT id FROM fact WHERE source = ? AND tenant = ? AND user = ?", key
+        ).fetchall()
+        summaries = db.execute(
+            "SELECT id FROM summary JOIN summary_member ON summary = id"
+            " WHERE episode = ? AND tenant = ? AND user = ?",
+            key,
+        ).fetchall()
+        gone += [row[0] for row in (*facts, *summaries)]
+        for (id_,) in facts:
+            db.execute("DELETE FROM fact WHERE id = ?", (id_,))
+            db.execute("DELETE FROM conflict WHERE first = ? OR second = ?", (id_, id_))
+        for (id_,) in summaries:
+            db.execute("DELETE FROM summary WHERE id = ?", (id_,))
+            db.execute("DELETE FROM summary_member WHERE summary = ?", (id_,))
+        db.execute("DELETE FROM recall_use WHERE episode = ?", (episode,))
+        ended = db.execute(
+            "SELECT id FROM fact WHERE ended_by = ? AND tenant = ? AND user = ?", key
+        ).fetchall()
+        for (id_,) in ended:
+            db.execute(
+                "UPDATE fact SET revision = ?, valid_to = NULL, recorded_to = NULL,"
+                " ended_by = NULL WHERE id = ?",
+                (_next_revision(db), id_),
+            )
+    return gone
+
+
+def _insert(
+    db: sqlite3.Connection, fact: Fact, embedding_id: str, vector: NDArray[np.float32]
+) -> None:
+    ends = [None if end is None else to_stamp(end) for end in (fact.valid_to, fact.recorded_to)]
+    db.execute(
+        f"INSERT INTO fact ({_COLUMNS}) VALUES ({', '.join('?' * 14)})",
+        (
+            _next_revision(db),
+            fact.id,
+            fact.owner.tenant,
+            fact.owner.user,
+            fact.text,
+            json.dumps(fact.entities),
+            fact.source_episode,
+            to_stamp(fact.valid_from),
+            ends[0],
+            to_stamp(fact.recorded_from),
+            ends[1],
+            json.dumps(fact.supersedes),
+            embedding_id,
+            _half(vector),
+        ),
+    )
+
+
+def _next_revision(db: sqlite3.Connection) -> int:
+    db.execute("UPDATE fact_revision SET value = value + 1")
+    return int(db.execute("SELECT value FROM fact_revision").fetchone()[0])
+
+
+def _to_fact(columns: Sequence[object]) -> Fact:
+    id_, tenant, user, text, entities, source, valid_from, valid_to = columns[:8]
+    recorded_from, recorded_to, supersedes = columns[8:]
+    return Fact(
+        id=str(id_),
+        owner=Owner(str(tenant), str(user)),
+        text=str(text),
+        entities=tuple(json.loads(str(entities))),
+        source_episode=str(source),
+        valid_from=_time(valid_from),
+        valid_to=None if valid_to is None else _time(valid_to),
+        recorded_from=_time(recorded_from),
+        recorded_to=None if recorded_to is None else _time(recorded_to),
+        supersedes=tuple(json.loads(str(supersedes))),
+    )
+
+
+def _time(stamp: object) -> datetime:
+    assert isinstance(stamp, int)
+    return from_stamp(stamp)
+
+
+def _half(vector: NDArray[np.float32]) -> bytes:
+    return vector.astype("<f2").tobytes()
