@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -24,7 +25,9 @@ def write_adapter(folder: Path, halves: Arrays, rank: int, alpha: float, **confi
     for module, (a, b) in halves.items():
         tensors[f"base_model.model.{module}.lora_A.weight"] = np.ascontiguousarray(a)
         tensors[f"base_model.model.{module}.lora_B.weight"] = np.ascontiguousarray(b)
-    save_file(tensors, folder / "adapter_model.safetensors", {"format": "pt"})
+    weights = folder / "adapter_model.safetensors"
+    save_file(tensors, weights, {"format": "pt"})
+    os.utime(weights, (1, 1))  # whatever changes it, its time is another one then
     settings = {"peft_type": "LORA", "r": rank, "lora_alpha": alpha, "target_modules": ["q_proj"]}
     (folder / "adapter_config.json").write_text(json.dumps(settings | config))
     return adapter_at(folder)
