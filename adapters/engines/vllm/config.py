@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 _DEVICES = (Path("/dev/nvidiactl"), Path("/dev/kfd"))
-_QWEN = re.compile(r"qwen3[._-]\d", re.IGNORECASE)
+# Qwen3.5 and later; Qwen3-8B and Qwen3-0.6B are of the series before, and name their size.
+_QWEN = re.compile(r"qwen3[._-]\d(?![\d.]*b)", re.IGNORECASE)
 # What `vllm serve --max-lora-rank` accepts.
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 

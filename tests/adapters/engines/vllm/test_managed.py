@@ -54,7 +54,8 @@ def test_the_command_carries_the_settings():
 
 def test_only_qwen_3_5_and_later_get_its_parsers_unless_the_setting_says_so():
     assert "--reasoning-parser" in serve_command(VllmConfig(model="qwen3.5-9b"), 64)
-    assert "--reasoning-parser" not in serve_command(VllmConfig(model="SmolLM2"), 64)
+    for other in ("SmolLM2", "Qwen/Qwen3-8B", "Qwen3-235B-A22B", "qwen3-0.6b-instruct"):
+        assert "--reasoning-parser" not in serve_command(VllmConfig(model=other), 64)
     assert "--reasoning-parser" in serve_command(VllmConfig(model="mine", parsers=True), 64)
     assert "--reasoning-parser" not in options(parsers=False)
 
