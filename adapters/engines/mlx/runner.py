@@ -140,9 +140,7 @@ class Runner:
 
     def cancel(self, job: Job) -> None:
         """Take a row out, wherever it is; nothing if it has ended."""
-        if self._waiting.remove(job):
-            self._look_ahead()
-            return
+        self._waiting.remove(job)
         for prefill in [each for each in self._prefills if each.row.job is job]:
             self._prefills.remove(prefill)
             prefill.row.release()

@@ -50,15 +50,12 @@ class Waiting:
         """Queue a row."""
         self._waiters.append(Waiter(job))
 
-    def remove(self, job: Job) -> bool:
-        """Take a row out; False if it doesn't wait here."""
-        waiter = next((waiter for waiter in self._waiters if waiter.job is job), None)
-        if waiter is None:
-            return False
-        self._waiters.remove(waiter)
-        if waiter.lease:
-            waiter.lease.release()
-        return True
+    def remove(self, job: Job) -> None:
+        """Take a row out, if it waits here."""
+        for waiter in [each for each in self._waiters if each.job is job]:
+            self._waiters.remove(waiter)
+            if waiter.lease:
+                waiter.lease.release()
 
     def clear(self) -> tuple[Job, ...]:
         """Take all rows out."""

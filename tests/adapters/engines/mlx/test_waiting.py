@@ -108,7 +108,7 @@ def test_who_has_none_is_read_for_within_the_budget_and_in_order(two: Queue) -> 
     assert two.ready() is there
     two.waiting.look_ahead(free=1)
     assert two.reads == ["c", "d"]
-    assert two.waiting.remove(large)
+    two.waiting.remove(large)
     two.waiting.loaded("c", two.prepared)
     assert two.ready() is there
 
