@@ -1,15 +1,16 @@
 """Routing with the conversation: a follow-up keeps its dialogue's route unless the topic moved.
 
-A short last turn ("in Rust", "narrower", "et avec un timer ?") says little alone, so it is read
-once more behind the turns that it goes on with, and both readings are mixed. How much of the
-second depends on the last turn's length alone: the shorter, the more. That is known before
-anything is embedded, holds for any weights of the router, and a long turn costs nothing.
+A short last turn ("narrower", "et avec un timer ?") says little alone, so it is read once more
+behind the turns that it goes on with, and both readings are mixed. The shorter the last turn and
+the lower its own highest score, the larger the share of the second. A long turn, or one that is
+plain by itself, costs nothing more; nor does one that names its domain ("now in Rust").
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
+import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
@@ -19,18 +20,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from routing.advisor import Advisor
-from routing.router import MAX_ACTIVE, RouteDecision, Router
+from routing.domains import DomainTable
+from routing.router import MAX_ACTIVE, Reading, RouteDecision, Router
 
-SLOPE, MIDDLE = 2.37, 1.907
-"""How the share falls with the logarithm of the last turn's words; half at 6.7 words. Fitted on
-half of `routing/data/followups.jsonl` (logistic regression of whether the topic moved)."""
+BIAS, PER_LOG_WORD, PER_LOG_ODDS = 4.75, -2.12, -0.825
+"""The share is the sigmoid of this sum over the logarithm of the last turn's words and its highest
+log-odds. Fitted on half of `routing/data/followups.jsonl` by the log loss of the mixed scores."""
+LOG_ODDS = (-1.0, 3.0)
+"""Where the highest log-odds are cut off: beyond, they say no more of whether a turn is plain."""
+LANGUAGE = "chat-fr"
+"""No topic: any French turn scores high for it."""
 LEAST_SHARE = 0.1
 """Under this share the conversation isn't read at all."""
+LEAVING_WORDS = 7
+"""A turn so long that is about no domain has left the conversation: "who won the match?"."""
+LEAVING_SCOPE = 0.5
+"""Its in-domain probability, as a part of the limit under which a prompt goes to the base."""
 TOPIC_WORDS = 8
 """Earlier turns are gathered from the newest back until they have so many words."""
 TOPIC_TURNS = 4
-TURN_CHARACTERS = 2000
-REPLY_CHARACTERS = 300
+TURN_CHARACTERS = 400
+REPLY_CHARACTERS = 150
 CHARACTERS_PER_WORD = 12
 """A word at most: code and scripts without spaces have long ones."""
 
@@ -50,20 +60,21 @@ class Said:
 
 
 @dataclass(frozen=True, slots=True)
-class Context:
-    """The last turn behind the turns it goes on with, and how much of the route that text has."""
-
-    text: str
-    share: float
-
-
-@dataclass(frozen=True, slots=True)
 class Heard:
-    """All that a decision needs: `vectors` are of the question and, where there is one, of the
-    context, shape (1 or 2, 768); `advice` has shape (outputs,)."""
+    """All that a decision needs.
 
-    vectors: NDArray[np.float32]
-    context: Context | None
+    Attributes:
+        vector: the last turn's, shape (768,).
+        alone: what the router reads from it.
+        together: what it reads from the conversation; None where that isn't needed.
+        share: of `together` in the route.
+        advice: the advisor's logits, shape (outputs,); None where there are none.
+    """
+
+    vector: NDArray[np.float32]
+    alone: Reading
+    together: Reading | None
+    share: float
     advice: NDArray[np.float32] | None
 
 
@@ -114,6 +125,9 @@ class Conversations:
         self.router = router
         self._embedder = embedder
         self._advisor = advisor
+        outputs = router.card.outputs
+        self._topics = [place for place, name in enumerate(outputs) if name != LANGUAGE]
+        self._names = [_names(router.table, output) for output in outputs]
 
     def route(
         self, question: str, before: Sequence[Said] = (), limits: Limits = CALIBRATED
@@ -124,40 +138,57 @@ class Conversations:
             question: the last user turn.
             before: what was said before it, the oldest first.
         """
+        vector = self._embedder.submit([question]).result()[0]
+        alone = self.router.read(vector)
         context = context_of(question, before)
-        vectors = self._embedder.submit(_texts(question, context)).result()
-        return self.decide(Heard(vectors, context, self._advice(question)), limits)
+        share = self._share(question, alone) if context else 0.0
+        together = None
+        if context and share:
+            together = self.router.read(self._embedder.submit([context]).result()[0])
+        return self.decide(Heard(vector, alone, together, share, self._advice(question)), limits)
 
     async def hear(self, question: str, before: Sequence[Said] = ()) -> Heard:
         """Embeds what is needed, without blocking the event loop."""
+        vector = (await asyncio.wrap_future(self._embedder.submit([question])))[0]
+        alone = self.router.read(vector)
         context = context_of(question, before)
-        vectors = await asyncio.wrap_future(self._embedder.submit(_texts(question, context)))
+        share = self._share(question, alone) if context else 0.0
+        together = None
+        if context and share:
+            vectors = await asyncio.wrap_future(self._embedder.submit([context]))
+            together = self.router.read(vectors[0])
         advice = await asyncio.to_thread(self._advice, question) if self._advisor else None
-        return Heard(vectors, context, advice)
+        return Heard(vector, alone, together, share, advice)
 
     def decide(self, heard: Heard, limits: Limits = CALIBRATED) -> Routed:
         """Decides; raises what `Router.decide` raises."""
-        context, advice = heard.context, heard.advice
-        reading = self.router.read(heard.vectors[0])
-        alone = together = self.router.first(reading)
-        if context:
-            reading = reading.mixed(self.router.read(heard.vectors[1]), context.share)
-            together = self.router.first(reading)
+        reading, share, advice = heard.alone, 0.0, heard.advice
+        if heard.together:
+            reading, share = reading.mixed(heard.together, heard.share), heard.share
+        stickiness = Stickiness(
+            round(share, 4), self.router.first(heard.alone), self.router.first(reading)
+        )
         if self._advisor and advice is not None:
             reading = replace(reading, log_odds=self._advisor.blend(reading.log_odds, advice))
         decision = self.router.decide(
             reading, threshold=limits.threshold, top_k=limits.top_k, within=limits.within
         )
-        share = context.share if context else 0.0
-        stickiness = Stickiness(round(share, 4), alone, together)
-        return Routed(decision, heard.vectors[0], stickiness, advice is not None)
+        return Routed(decision, heard.vector, stickiness, advice is not None)
+
+    def _share(self, question: str, alone: Reading) -> float:
+        """The conversation's share of the route, 0 where the last turn is enough."""
+        words = words_of(question)
+        leaves = LEAVING_SCOPE * self.router.card.scope_threshold
+        if words >= LEAVING_WORDS and self.router.in_domain(alone) < leaves:
+            return 0.0
+        first = max(self._topics, key=lambda place: alone.log_odds[place])
+        if self._names[first].search(question[:TURN_CHARACTERS]):
+            return 0.0
+        share = share_of(words, float(alone.log_odds[first]))
+        return share if share >= LEAST_SHARE else 0.0
 
     def _advice(self, question: str) -> NDArray[np.float32] | None:
         return self._advisor.advice(question) if self._advisor else None
-
-
-def _texts(question: str, context: Context | None) -> list[str]:
-    return [question, context.text] if context else [question]
 
 
 def asked_last(messages: Sequence[Mapping[str, Any]]) -> tuple[str, tuple[Said, ...]]:
@@ -174,21 +205,32 @@ def asked_last(messages: Sequence[Mapping[str, Any]]) -> tuple[str, tuple[Said, 
     return said[asked[-1]].text, tuple(said[: asked[-1]])
 
 
-def context_of(question: str, before: Sequence[Said]) -> Context | None:
-    """What to read beside the question; None for a first turn and for one that stands alone."""
+def context_of(question: str, before: Sequence[Said]) -> str | None:
+    """The last turn behind the turns that it goes on with; None where there are none."""
     topic = _topic(before)
-    share = share_of(question)
-    if not topic or share < LEAST_SHARE:
+    if not topic:
         return None
     reply = before[-1].text[:REPLY_CHARACTERS] if before[-1].role == "assistant" else ""
-    return Context("\n".join([*topic, *([reply] if reply else []), question]), share)
+    return "\n".join([*topic, *([reply] if reply else []), question])
 
 
-def share_of(question: str) -> float:
-    """The conversation's share of the route, 0 to 1."""
-    text = question[:TURN_CHARACTERS].strip()
-    words = max(len(text.split()), len(text) / CHARACTERS_PER_WORD, 1)
-    return 1 / (1 + math.exp(SLOPE * (math.log(words) - MIDDLE)))
+def words_of(text: str) -> float:
+    """How many words the text has, 1 at least; of a long one the beginning."""
+    text = text[:TURN_CHARACTERS].strip()
+    return max(len(text.split()), len(text) / CHARACTERS_PER_WORD, 1.0)
+
+
+def share_of(words: float, log_odds: float) -> float:
+    """The conversation's share, 0 to 1, by the last turn's words and its highest log-odds."""
+    plain = min(max(log_odds, LOG_ODDS[0]), LOG_ODDS[1])
+    return 1 / (1 + math.exp(-(BIAS + PER_LOG_WORD * math.log(words) + PER_LOG_ODDS * plain)))
+
+
+def _names(table: DomainTable, output: str) -> re.Pattern[str]:
+    """Finds what people call the output's domains."""
+    words = (word for member in table.members(output) for word in table.domain(member).words)
+    either = "|".join(re.escape(word) for word in sorted(words, key=len, reverse=True))
+    return re.compile(rf"(?<!\w)(?:{either})(?!\w)", re.IGNORECASE)
 
 
 def _topic(before: Sequence[Said]) -> list[str]:
