@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kiki.errors import StoreError, StoreUnavailableError
-from memory.atlas import EdgeAtlas, VectorHit, VectorPoint, VectorStore
+from memory.atlas import VectorHit, VectorPoint, VectorStore
+from memory.atlas_edge import EdgeAtlas
 from memory.episode import Episode, IdempotentReply, Owner, Recollection
 from memory.journal import Journal, JournalRow
 from memory.projector import Projector

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from kiki.errors import StoreLockedError, StoreUnavailableError
 from memory import Aeon, Episode, Recollection
-from memory.atlas import EdgeAtlas
+from memory.atlas_edge import EdgeAtlas
 from memory.journal import Journal
 from memory.projector import LONGEST_PAUSE_S, pause_after
 from memory.trace import SqliteTrace

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from kiki.errors import StoreError, StoreUnavailableError
 from memory import Owner
-from memory.atlas import EdgeAtlas, VectorPoint
+from memory.atlas import VectorPoint
+from memory.atlas_edge import EdgeAtlas
 from memory.trace import SqliteTrace
 from tests.memory.parts import ALICE, episode, unit_vectors
 
