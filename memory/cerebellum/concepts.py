@@ -34,8 +34,9 @@ _EMPTY = (_FRENCH | _ENGLISH) - {"have", "has", "ai", "every", "any", "tous"} | 
     """m' t' me te se y etre avait had do does did will would can could just very so too also aussi
     really vraiment actually maintenant now desormais currently actuellement please merci thanks any
     s m ve re ll d t l j n c qu comme as some few quelques bien tres ici here
-    it's that's name's been being si about than then alors non oui yes no d'accord ok
-    hello salut fact fait par_contre soon much more most nearly completely since depuis pour for well own only seulement last next ago"""
+    it's that's name's been being si about than then alors non oui yes no d'accord ok hello salut
+    fact fait par_contre soon much more most nearly completely since depuis pour for well own only
+    seulement last next ago"""
 )
 # Read in one language only: "son" is a child in English and "his" in French.
 _NOT_IN_FRENCH = word_set("son car as an nous main on us")

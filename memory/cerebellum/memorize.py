@@ -184,11 +184,20 @@ def sentences(text: str) -> list[str]:
     return [piece for piece in found if piece]
 
 
+def may_keep(sentence: str) -> bool:
+    """Whether a sentence can be a statement at all, whoever decides: not a secret, not too long."""
+    return (
+        len(sentence) <= MAX_CHARS
+        and len(sentence.split()) >= 3
+        and not _SECRET.search(fold(sentence))
+    )
+
+
 def _reason(sentence: str) -> str | None:
-    folded = fold(sentence)
-    if len(sentence) > MAX_CHARS or len(folded.split()) < 3:
+    if not may_keep(sentence):
         return None
-    if _QUESTION.search(folded) or _IMAGINED.search(folded) or _SECRET.search(folded):
+    folded = fold(sentence)
+    if _QUESTION.search(folded) or _IMAGINED.search(folded):
         return None
     for reason, pattern in (("asked to remember", _NOTE), ("standing wish", _STANDING)):
         if pattern.search(folded):
