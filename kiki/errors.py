@@ -14,6 +14,7 @@ KikiError
 │   └── EngineUnavailableError    the engine is down or starting (503, retry_after)
 └── StoreError                a memory store failed
     ├── StoreUnavailableError     down or too slow for now; the journal keeps the episode
+    │   └── StoreReplacedError    another process made it anew; it must be opened again
     └── StoreLockedError          another process owns the folder
 """
 
@@ -134,6 +135,12 @@ class StoreUnavailableError(StoreError):
     """The store is down or too slow for now; the journal keeps what was to be written."""
 
     code = "store_unavailable"
+
+
+class StoreReplacedError(StoreUnavailableError):
+    """A shared store was made anew by another process; what it held must be written again."""
+
+    code = "store_replaced"
 
 
 class StoreLockedError(StoreError):

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Generic, Protocol, TypeVar
 
-from kiki.errors import StoreUnavailableError
+from kiki.errors import StoreReplacedError, StoreUnavailableError
 from memory.journal import Journal, JournalRow
 
 logger = logging.getLogger("kiki.memory")
@@ -150,7 +150,12 @@ class Projector(Generic[Store]):
         rows = self._journal.rows_after(self._cursor, BATCH)
         if not rows:
             return False
-        self._project(self._store, rows)
+        try:
+            self._project(self._store, rows)
+        except StoreReplacedError:
+            self._store.close()
+            self._store = None
+            raise
         self._journal.advance(self.name, self._store.generation, rows[-1].seq)
         with self._changed:
             self._cursor = rows[-1].seq

@@ -1,0 +1,290 @@
+"""Atlas on a Qdrant server, which several gateways may share."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import uuid
+from collections.abc import Collection, Coroutine, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kiki.errors import StoreError, StoreReplacedError, StoreUnavailableError
+from memory.atlas import VectorHit, VectorPoint, check_model, owner_key, point_id
+from memory.episode import Owner
+from memory.remote import Limits, LoopThread
+
+if TYPE_CHECKING:
+    from qdrant_client import AsyncQdrantClient
+    from qdrant_client.models import Filter
+
+COLLECTION = "kiki"
+OVERSAMPLING = 2.0
+Result = TypeVar("Result")
+
+
+class QdrantAtlas:
+    """One collection: vectors as float32 with int8 codes in memory, and an HNSW graph an owner,
+    which the server keeps by itself.
+
+    The embedding model and the generation stand in the collection's metadata (Qdrant 1.16).
+    ``url`` is ``http[s]://host:port``; with ``grpc_port`` the calls go by gRPC.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        embedding_id: str,
+        dimension: int,
+        collection: str = COLLECTION,
+        grpc_port: int | None = None,
+        api_key: str | None = None,
+        limits: Limits = Limits(),  # noqa: B008, it is frozen
+    ) -> None:
+        self.url = url
+        self._embedding_id = embedding_id
+        self._dimension = dimension
+        self._collection = collection
+        self._limits = limits
+        self._client = _connect(url, grpc_port, api_key, limits)
+        self._loop = LoopThread(f"qdrant {url}")
+        try:
+            self._generation = self._run(self._prepare(), limits.write_s)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def generation(self) -> str:
+        return self._generation
+
+    @property
+    def shared(self) -> bool:
+        return True
+
+    def upsert(self, points: Sequence[VectorPoint]) -> None:
+        """Raises `StoreReplacedError` when the collection was made anew meanwhile."""
+        from qdrant_client import models
+
+        batch = [
+            models.PointStruct(
+                id=point_id(point.id),
+                vector=point.vector.tolist(),
+                payload={
+                    "id": point.id,
+                    "owner": owner_key(point.owner),
+                    "tenant": point.owner.tenant,
+                    "record": point.record,
+                },
+            )
+            for point in points
+        ]
+
+        async def write() -> None:
+            await self._same_generation()
+            await self._client.upsert(self._collection, batch, wait=True)
+
+        self._run(write(), self._limits.write_s)
+
+    def search(
+        self,
+        owner: Owner,
+        vector: NDArray[np.float32],
+        limit: int,
+        exclude: Collection[str] = (),
+    ) -> list[VectorHit]:
+        from qdrant_client import models
+
+        quantization = models.QuantizationSearchParams(rescore=True, oversampling=OVERSAMPLING)
+        found = self._run(
+            self._client.query_points(
+                self._collection,
+                query=vector.tolist(),
+                query_filter=_owned_by(owner, exclude),
+                search_params=models.SearchParams(quantization=quantization),
+                limit=limit,
+                with_payload=["id"],
+            ),
+            self._limits.read_s,
+        )
+        return [VectorHit(_payload(point)["id"], point.score) for point in found.points]
+
+    def fetch(self, owner: Owner, ids: Collection[str]) -> list[VectorPoint]:
+        if not ids:
+            return []
+        found = self._run(
+            self._client.retrieve(
+                self._collection,
+                [point_id(id_) for id_ in ids],
+                with_payload=True,
+                with_vectors=True,
+            ),
+            self._limits.read_s,
+        )
+        key = owner_key(owner)
+        return [
+            VectorPoint(
+                payload["id"], owner, np.asarray(point.vector, np.float32), payload["record"]
+            )
+            for point in found
+            if (payload := _payload(point))["owner"] == key
+        ]
+
+    def delete(self, ids: Collection[str]) -> None:
+        if ids:
+            points: list[Any] = [point_id(id_) for id_ in ids]
+            self._run(
+                self._client.delete(self._collection, points, wait=True), self._limits.write_s
+            )
+
+    def clear(self) -> None:
+        async def make_anew() -> str:
+            await self._client.delete_collection(self._collection)
+            return await self._prepare()
+
+        self._generation = self._run(make_anew(), self._limits.write_s)
+
+    def count(self, owner: Owner | None = None) -> int:
+        wanted = None if owner is None else _owned_by(owner, ())
+        counted = self._run(
+            self._client.count(self._collection, count_filter=wanted, exact=True),
+            self._limits.read_s,
+        )
+        return int(counted.count)
+
+    def flush(self) -> None:
+        """Nothing: every write waits until the server has it."""
+
+    def close(self) -> None:
+        # What hangs, or is closed already, has nothing left to close.
+        with contextlib.suppress(StoreUnavailableError):
+            self._loop.run(self._client.close(), self._limits.read_s)
+        self._loop.close()
+
+    async def _prepare(self) -> str:
+        """Makes the collection where there is none; its generation."""
+        if not await self._client.collection_exists(self._collection):
+            await self._create()
+        meta = await self._meta()
+        found = (meta.get("embedding"), meta.get("dimension"))
+        check_model(
+            f"{self.url} ({self._collection})", found, (self._embedding_id, self._dimension)
+        )
+        return str(meta["generation"])
+
+    async def _create(self) -> None:
+        from qdrant_client import models
+
+        meta = {
+            "embedding": self._embedding_id,
+            "dimension": self._dimension,
+            "generation": uuid.uuid4().hex,
+        }
+        codes = models.ScalarQuantizationConfig(
+            type=models.ScalarType.INT8, quantile=0.99, always_ram=True
+        )
+        try:
+            await self._client.create_collection(
+                self._collection,
+                vectors_config=models.VectorParams(
+                    size=self._dimension, distance=models.Distance.DOT
+                ),
+                # A graph an owner instead of one over all: every search is one owner's.
+                hnsw_config=models.HnswConfigDiff(m=0, payload_m=16),
+                quantization_config=models.ScalarQuantization(scalar=codes),
+                metadata=meta,
+            )
+        except Exception:
+            # Another gateway may have made it in the meantime.
+            if not await self._client.collection_exists(self._collection):
+                raise
+            return
+        for name, is_tenant in (("owner", True), ("tenant", False)):
+            await self._client.create_payload_index(
+                self._collection,
+                name,
+                models.KeywordIndexParams(
+                    type=models.KeywordIndexType.KEYWORD, is_tenant=is_tenant
+                ),
+            )
+
+    async def _meta(self) -> dict[str, Any]:
+        meta = (await self._client.get_collection(self._collection)).config.metadata
+        if not meta or "generation" not in meta:
+            raise StoreError(
+                f"The collection {self._collection} of {self.url} was not made by kiki, or its"
+                " server is older than Qdrant 1.16.",
+                fix="Name another with qdrant_collection, or upgrade the server.",
+            )
+        return dict(meta)
+
+    async def _same_generation(self) -> None:
+        if (await self._meta())["generation"] != self._generation:
+            raise StoreReplacedError(f"The collection {self._collection} was made anew.")
+
+    def _run(self, call: Coroutine[Any, Any, Result], seconds: float) -> Result:
+        try:
+            return self._loop.run(call, seconds)
+        except StoreError:
+            raise
+        except Exception as error:
+            raise _named(self.url, error) from error
+
+
+def _connect(
+    url: str, grpc_port: int | None, api_key: str | None, limits: Limits
+) -> AsyncQdrantClient:
+    try:
+        from qdrant_client import AsyncQdrantClient
+    except ImportError as error:
+        raise StoreError(
+            "vector_store = qdrant needs the package qdrant-client, which is not installed.",
+            fix="Run: pip install 'kiki-gateway[qdrant]'",
+        ) from error
+    return AsyncQdrantClient(
+        location=url,
+        grpc_port=grpc_port or 6334,
+        prefer_grpc=grpc_port is not None,
+        api_key=api_key,
+        timeout=math.ceil(limits.write_s),
+        check_compatibility=False,
+    )
+
+
+def _named(url: str, error: Exception) -> StoreError:
+    """The client's errors come from HTTP, gRPC or its own checks: what the server refuses for
+    good is told from what passes."""
+    from grpc import StatusCode
+    from grpc.aio import AioRpcError
+    from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
+
+    denied = isinstance(error, UnexpectedResponse) and error.status_code in (401, 403)
+    wrong = isinstance(error, UnexpectedResponse) and error.status_code in (400, 422)
+    if isinstance(error, AioRpcError):
+        denied = error.code() in (StatusCode.UNAUTHENTICATED, StatusCode.PERMISSION_DENIED)
+        wrong = error.code() is StatusCode.INVALID_ARGUMENT
+    if denied:
+        return StoreError(f"Qdrant at {url} refuses the key.", fix="Correct qdrant_api_key.")
+    reason = error.source if isinstance(error, ResponseHandlingException) else error
+    # One line: a refusal comes with its whole body.
+    told = f"{type(reason).__name__}: {reason}".split("\n")[0]
+    if wrong or isinstance(error, ValueError):
+        return StoreError(f"Qdrant at {url} refused the call: {error}.")
+    return StoreUnavailableError(f"Qdrant at {url} failed: {told}.")
+
+
+def _payload(point: Any) -> dict[str, Any]:
+    return point.payload or {}
+
+
+def _owned_by(owner: Owner, exclude: Collection[str]) -> Filter:
+    from qdrant_client import models
+
+    owned = models.FieldCondition(key="owner", match=models.MatchValue(value=owner_key(owner)))
+    if not exclude:
+        return models.Filter(must=[owned])
+    excluded = models.HasIdCondition(has_id=[point_id(id_) for id_ in exclude])
+    return models.Filter(must=[owned], must_not=[excluded])
