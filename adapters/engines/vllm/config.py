@@ -7,7 +7,9 @@ import re
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _DEVICES = (Path("/dev/nvidiactl"), Path("/dev/kfd"))
 # Qwen3.5 and later; Qwen3-8B and Qwen3-0.6B are of the series before, and name their size.
 _QWEN = re.compile(r"qwen3[._-]\d(?![\d.]*b)", re.IGNORECASE)
@@ -66,12 +68,14 @@ class VllmConfig:
         """Whether the base needs an adapter that adds nothing, because a CPU serves it.
 
         vLLM's CPU build takes "no adapter" (-1) for the last slot's, in a batch with other
-        adapters (vllm-project/vllm#48421). Unless ``cpu`` says so, a server of our own is on a
-        CPU where this machine has no NVIDIA or AMD device; others say it in their version.
+        adapters (vllm-project/vllm#48421). Unless ``cpu`` says so, a server on this machine is on
+        a CPU where there is no NVIDIA or AMD device. Of others only some builds say it, in their
+        version.
         """
         if self.cpu is not None:
             return self.cpu
-        return not self.urls and not any(device.exists() for device in _DEVICES)
+        here = not self.urls or any(urlsplit(url).hostname in _LOOPBACK for url in self.urls)
+        return here and not any(device.exists() for device in _DEVICES)
 
     @property
     def has_parsers(self) -> bool:

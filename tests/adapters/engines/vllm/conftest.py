@@ -46,6 +46,7 @@ async def start_engine(tmp_path, adapters) -> AsyncIterator[StartEngine]:
                     "work_dir": tmp_path / "work",
                     "probe_interval": 0.2,
                     "load_timeout": 5.0,
+                    "cpu": False,  # whatever runs the tests
                 }
                 | changes
             )

