@@ -174,7 +174,8 @@ def _slots(ahead: Forecast, config: VllmConfig) -> Check:
     largest = f"the largest mix ({', '.join(ahead.highest)}) has rank {wanted}"
     if wanted <= slot:
         return Check("vllm slots", "ok", f"{largest}, a slot {slot}; {device}")
-    detail = f"{largest}, a slot only {slot}: its strongest adapters that fit are served; {device}"
+    alone = [name for name in ahead.highest if ahead.sizes[name].rank > slot]
+    detail = f"{largest}, a slot only {slot}: {_served(alone)}; {device}"
     from adapters.engines.vllm.config import LORA_RANKS
 
     ranks = [rank for rank in LORA_RANKS if rank >= wanted]
@@ -191,11 +192,17 @@ def _work_folder(ahead: Forecast, config: VllmConfig) -> Check:
     room = f"{there / 1e9:.2f} GB for composed adapters in {config.work_dir}"
     if wanted <= there:
         return Check("vllm work folder", "ok", f"{largest} of {room}")
-    detail = f"{largest}, of only {room}: its strongest adapters that fit are served"
+    alone = [name for name in ahead.largest if ahead.sizes[name].bytes > there]
+    detail = f"{largest}, of only {room}: {_served(alone)}"
     limited = config.store_bytes is not None and config.store_bytes <= there
-    return Check(
-        "vllm work folder", "note", detail, "Raise vllm_store_memory." if limited else _OTHER_FOLDER
-    )
+    fix = "Raise vllm_store_memory." if limited else _OTHER_FOLDER
+    return Check("vllm work folder", "note", detail, fix)
+
+
+def _served(alone: Sequence[str]) -> str:
+    """What becomes of a mix without room; ``alone`` are adapters that don't fit by themselves."""
+    left_out = f"; {', '.join(alone)} fit not even alone and are left out" if alone else ""
+    return f"its strongest adapters that fit are served{left_out}"
 
 
 def _is_gguf(path: Path) -> bool:

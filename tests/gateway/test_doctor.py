@@ -11,8 +11,6 @@ from adapters.catalog import SHIPPED
 from gateway.doctor import Check, examine
 from gateway.settings import load_settings
 
-GB = 1_000_000_000
-
 
 @pytest.fixture(autouse=True)
 def _no_file_of_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -63,6 +61,13 @@ def test_a_mix_of_four_that_has_no_room_in_a_slot_is_said_with_the_fix(on_vllm):
     assert "has rank 64, a slot only 32" in check.detail
     assert "strongest adapters that fit are served" in check.detail
     assert check.fix == "Set vllm_max_lora_rank = 64."
+
+
+def test_adapters_that_do_not_fit_even_alone_are_named(on_vllm):
+    slots = one("vllm slots", **on_vllm, vllm_max_lora_rank=8)
+    assert "python, shell fit not even alone and are left out" in slots.detail
+    folder = one("vllm work folder", **on_vllm, vllm_store_memory=1_000_000)
+    assert "fit not even alone and are left out" in folder.detail
 
 
 def test_slots_that_are_small_for_want_of_device_memory_are_said_so(on_vllm):
