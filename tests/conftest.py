@@ -5,12 +5,17 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from adapters.training.export import dequantize_gguf, export_hf
 from gateway.assets import ModelFiles, ensure_models, ensure_small_base
 from gateway.settings import load_settings
 from routing.embedder import Embedder
+
+# How long an example takes depends on who else uses the machine.
+hypothesis.settings.register_profile("kiki", deadline=None)
+hypothesis.settings.load_profile("kiki")
 
 
 @pytest.fixture(scope="session")

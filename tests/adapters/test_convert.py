@@ -109,7 +109,7 @@ def test_the_rows_of_a_head_interleave_its_halves():
 
 
 @given(heads=st.integers(1, 12), half=st.integers(1, 40), columns=st.integers(1, 6))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_unpermuting_undoes_permuting_for_any_shape(heads, half, columns):
     rows = heads * half * 2
     weight = np.arange(rows * columns).reshape(rows, columns)
@@ -145,7 +145,7 @@ def test_a_truncated_weights_file_is_refused(kept, tiny_base, tensors, write_ada
 
 
 @given(junk=st.binary(max_size=400))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_junk_in_place_of_weights_raises_only_adapter_errors(junk, tmp_path_factory):
     path = tmp_path_factory.mktemp("junk") / "adapter_model.safetensors"
     for data in (junk, len(junk).to_bytes(8, "little") + junk):

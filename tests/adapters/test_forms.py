@@ -27,9 +27,7 @@ from tests.adapters.forms_lora import (
 )
 
 NAMES = sorted(path.name for path in SHIPPED.iterdir() if path.is_dir())
-quickly = settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+quickly = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.mark.parametrize("name", NAMES)

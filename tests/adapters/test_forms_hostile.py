@@ -265,7 +265,7 @@ def test_a_malformed_gguf_file_is_refused(data, said, tmp_path):
 
 
 @given(kept=st.floats(0.01, 0.999))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_a_gguf_file_cut_off_anywhere_is_refused(kept, tmp_path_factory):
     path = tmp_path_factory.mktemp("cut") / "a.gguf"
     write_lora(make_lora(LLAMA), "gguf", path, base=LLAMA.base(2))
@@ -276,7 +276,7 @@ def test_a_gguf_file_cut_off_anywhere_is_refused(kept, tmp_path_factory):
 
 
 @given(at=st.floats(0, 0.5), junk=st.binary(min_size=1, max_size=12))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_a_damaged_file_of_any_form_raises_nothing_but_adapter_errors(at, junk, tmp_path_factory):
     folder = tmp_path_factory.mktemp("damaged")
     lora = make_lora(QWEN35MOE, layers=range(1))

@@ -244,7 +244,7 @@ measurements = st.builds(
 
 
 @given(st.lists(measurements, max_size=6))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_written_rows_are_read_back_as_they_were(tmp_path_factory, rows):
     file = tmp_path_factory.mktemp("policy") / "mine.toml"
     file.write_text("# mine\n")

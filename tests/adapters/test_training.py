@@ -83,7 +83,7 @@ def test_a_shipped_corpus_splits_by_group_and_its_licences_are_known(domain):
 
 
 @given(st.lists(st.tuples(st.text(min_size=1), st.integers(0, 40)), min_size=1, max_size=60))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_the_split_depends_on_the_group_alone(tmp_path_factory, drawn):
     folder = tmp_path_factory.mktemp("corpus")
     anchors = read_corpus("shell")
