@@ -55,9 +55,6 @@ def test_all_three_engines_have_their_build():
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_a_setting_that_a_page_names_with_a_value_is_one_and_takes_it(page, tmp_path):
     for line in _INLINE.findall(page.read_text()):
-        name = line.partition(" ")[0]
-        if name not in Settings.model_fields:
-            continue
         (tmp_path / "kiki.toml").write_text(line)
         result = CliRunner().invoke(cli, ["config", "--json"])
         assert result.exit_code == 0, f"{page.name}: {line}: {result.exception}"
