@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 from kiki.errors import StoreError, StoreUnavailableError
 from memory.atlas import VectorHit, VectorPoint, VectorStore
 from memory.atlas_edge import EdgeAtlas
+from memory.cerebellum import Cerebellum
 from memory.episode import Episode, IdempotentReply, Owner, Recollection
 from memory.journal import Journal, JournalRow
+from memory.knowledge import Knowledge
 from memory.projector import Projector
 from memory.recall import CANDIDATES, fuse, recollect
 from memory.trace import GraphStore, SqliteTrace, TraceHit
@@ -50,16 +52,25 @@ class Aeon:
     ``embed`` maps texts to float32 unit vectors (n, ``dimension``) of the model ``embedding_id``;
     it is called only for episodes written without a vector, or with another model's. All methods
     block and are thread-safe. A store that fails never stops a write: the journal goes on, and
-    the store catches up when it is back.
+    the store catches up when it is back. With a ``cerebellum`` facts are learnt from what is
+    written.
     """
 
     def __init__(
-        self, folder: Path, *, embedding_id: str, dimension: int = 768, embed: Embed
+        self,
+        folder: Path,
+        *,
+        embedding_id: str,
+        dimension: int = 768,
+        embed: Embed,
+        cerebellum: Cerebellum | None = None,
     ) -> None:
         self.folder = folder
         self._embedding_id = embedding_id
         self._dimension = dimension
         self._embed = embed
+        self._cerebellum = cerebellum
+        self._knowledge: Knowledge | None = None
         self._journal: Journal | None = None
         self._atlas: Projector[VectorStore] | None = None
         self._trace: Projector[GraphStore] | None = None
@@ -79,9 +90,14 @@ class Aeon:
         self._trace = Projector("trace", journal, self._open_trace, _project_episodes)
         self._atlas.start()
         self._trace.start()
+        self._knowledge = Knowledge(journal, self._embed, self._cerebellum)
+        self._knowledge.start()
 
     def close(self) -> None:
         """Stops projecting; what is not projected yet waits in the journal for the next open."""
+        if self._knowledge is not None:
+            self._knowledge.stop()
+            self._knowledge = None
         for projector in (self._atlas, self._trace):
             if projector is not None:
                 projector.stop()
@@ -104,7 +120,15 @@ class Aeon:
         if new:
             atlas.wake()
             trace.wake()
+            self.knowledge.wake()
         return new
+
+    @property
+    def knowledge(self) -> Knowledge:
+        """The facts learnt. Raises `StoreUnavailableError` when the memory is not open."""
+        if self._knowledge is None:
+            raise StoreUnavailableError(f"The memory in {self.folder} is not open.")
+        return self._knowledge
 
     def recall(
         self,

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memory.database import Database, from_stamp, to_stamp
-from memory.episode import Owner
+from memory.episode import Episode, Owner
 from memory.facts import Fact
 
 LEARNER = "cerebellum"
@@ -146,14 +146,14 @@ class FactLog:
             found = db.execute("SELECT seq FROM cursor WHERE store = ?", (LEARNER,)).fetchone()
         return int(found[0]) if found else 0
 
-    def revision(self, owner: Owner) -> int:
-        """The owner's newest change; 0 without facts."""
+    def state(self, owner: Owner) -> tuple[int, int]:
+        """The owner's newest change and number of facts: another after any change."""
         with self._database.read() as db:
-            found = db.execute(
-                "SELECT max(revision) FROM fact WHERE tenant = ? AND user = ?",
+            newest, count = db.execute(
+                "SELECT max(revision), count(*) FROM fact WHERE tenant = ? AND user = ?",
                 (owner.tenant, owner.user),
-            ).fetchone()[0]
-        return int(found or 0)
+            ).fetchone()
+        return int(newest or 0), int(count)
 
     def current(self, owner: Owner, limit: int) -> list[FactRow]:
         """The owner's newest ``limit`` facts that are current, newest first."""
@@ -184,6 +184,16 @@ class FactLog:
                 (*episodes, owner.tenant, owner.user),
             ).fetchall()
         return {row[0] for row in rows}
+
+    def answers_before(self, episode: Episode, limit: int) -> list[str]:
+        """The last ``limit`` answers of its conversation before the episode's turn."""
+        with self._database.read() as db:
+            rows = db.execute(
+                "SELECT answer_text FROM episode WHERE tenant = ? AND user = ?"
+                " AND conversation = ? AND turn < ? ORDER BY turn DESC LIMIT ?",
+                (episode.tenant, episode.user, episode.conversation, episode.turn, limit),
+            )
+            return [row[0] for row in rows]
 
     def keep_vectors(self, vectors: Mapping[str, NDArray[np.float32]]) -> None:
         """Puts vectors (by fact id) of this embedding model in the place of what was there."""

@@ -16,7 +16,7 @@ SAME_COSINE = 0.92
 SAME_OVERLAP = 0.6
 
 _RETRACTS = re.compile(
-    r"\b(?:no longer|not \w+ [^.]*any ?more|n't [^.]*any ?more|(?:stopped|quit|gave up|given up)\b"
+    r"n't [^.]*any ?more|\b(?:no longer|not \w+ [^.]*any ?more|(?:stopped|quit|gave up|given up)\b"
     r"|(?:sold|cancell?ed|dropped|abandoned|ended) (?:my|our|the)"
     r"|(?:is|are|was) (?:cancell?ed|over)"
     r"|forget (?:that|about|what)|disregard|n(?:e|')\s?\w+ plus\b|ne \w+ plus\b"
@@ -59,6 +59,11 @@ class Verdict:
     action: Action
     added: bool
     reason: str
+
+
+def about(statement: Statement) -> frozenset[str]:
+    """The concepts that tell one statement from another: not the verbs and measures of all."""
+    return statement.concepts - _GENERAL - _LIGHT
 
 
 def arbitrate(stored: Statement, new: Statement, cosine: float) -> Verdict:

@@ -36,7 +36,8 @@ _EMPTY = (_FRENCH | _ENGLISH) - {"have", "has", "ai", "every", "any", "tous"} | 
     s m ve re ll d t l j n c qu comme as some few quelques bien tres ici here
     it's that's name's been being si about than then alors non oui yes no d'accord ok hello salut
     fact fait par_contre soon much more most nearly completely since depuis pour for well own only
-    seulement last next ago"""
+    seulement last next ago what which who whom where when how why quel quelle quels quelles quand
+    comment pourquoi quoi way tell remind dis rappelle"""
 )
 # Read in one language only: "son" is a child in English and "his" in French.
 _NOT_IN_FRENCH = word_set("son car as an nous main on us")
@@ -61,7 +62,12 @@ _CLITIC = re.compile(r"\b(?:j|l|d|m|t|s|n|c|qu|jusqu|lorsqu)['’](?=\w)|['’](
 _GLUED_UNIT = re.compile(r"(?<=\d)\s?(?=(?:gb|go|mb|mo|gib|kg|km|h|hrs?|min|ans?|euros?|eur)\b)")
 _CAPITAL = re.compile(r"(?<=[^.!?] )(?:[ldLD]')?([A-ZÀ-ÖØ-Þ][\w-]*)")
 _PHRASE_WORDS = 4
-_OWN_SUBJECT = re.compile(r"^(?:(?:no|non|well|so|and|et|but|mais|actually|en fait),? )*")
+MAX_CHARS = 400
+"""A longer sentence is prose or a paste, not a statement about oneself."""
+_OWN_SUBJECT = re.compile(
+    r"^(?:(?:no|non|well|so|and|et|but|mais|also|actually|by the way|btw|fyi|for the record|en fait"
+    r"|au fait|d'ailleurs|pour info|a retenir)[,:]? )*"
+)
 _NOUN_PHRASE = re.compile(
     r"^(?:my|our|the|mon|ma|mes|notre|nos|le|la|les|l'|this|cette?|ce)\s?(?P<noun>.+?)"
     r"(?:'s (?!name)|\s(?=(?:is|are|was|were|has|have|will|lives?|works?|plays?|takes?|runs?|uses?"
@@ -111,8 +117,8 @@ def opposed(first: frozenset[str], second: frozenset[str]) -> bool:
 
 
 def read(text: str) -> Statement:
-    """The statement in ``text``, one sentence."""
-    plain = text.replace("’", "'")
+    """The statement in ``text``, one sentence; of a longer text its beginning."""
+    plain = text[:MAX_CHARS].replace("’", "'")
     folded = fold(plain)
     french = is_french(folded)
     concepts = _concepts(folded, french)

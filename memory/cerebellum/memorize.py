@@ -5,13 +5,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from memory.cerebellum.concepts import is_french
+from memory.cerebellum.concepts import MAX_CHARS, is_french
 from memory.words import fold
 
 MAX_KEPT = 4
 """Sentences kept of one turn."""
-MAX_CHARS = 400
-"""A longer sentence is prose or a paste, not a statement about oneself."""
 MAX_READ = 8000
 
 _FENCE = re.compile(r"```.*?(?:```|\Z)|~~~.*?(?:~~~|\Z)", re.DOTALL)

@@ -53,7 +53,7 @@ def test_learning_the_same_twice_changes_nothing(journal: Journal) -> None:
     for _ in range(2):
         journal.facts.learn(learnt(fact), up_to=1, now=START)
     assert journal.facts.all(ALICE) == [fact]
-    assert journal.facts.revision(ALICE) == 1
+    assert journal.facts.state(ALICE) == (1, 1)
 
 
 def test_a_superseded_fact_ends_and_stays_in_the_history(journal: Journal) -> None:
@@ -101,7 +101,7 @@ def test_another_owners_facts_are_not_seen(journal: Journal) -> None:
     bob = Owner("acme", "bob")
     assert journal.facts.current(bob, 10) == []
     assert journal.facts.all(bob) == []
-    assert journal.facts.revision(bob) == 0
+    assert journal.facts.state(bob) == (0, 0)
     with journal._database.write() as db:
         assert forget(db, bob, [one.id]) == []
     assert journal.facts.all(ALICE) == [fact]
