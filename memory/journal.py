@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kiki.errors import IdempotencyConflictError
-from memory import fact_log
+from memory import fact_log, turns
 from memory.database import Database, from_stamp, to_stamp
 from memory.episode import Episode, IdempotentReply, Owner
 from memory.lock import FolderLock
+from memory.when import Span
 
 REPLY_LIFETIME_S = 24 * 3600
 
@@ -54,7 +55,7 @@ CREATE INDEX reply_by_age ON reply (stored);
 CREATE TABLE cursor (store TEXT PRIMARY KEY, generation TEXT NOT NULL, seq INTEGER NOT NULL);
 """
 # Format n + 1 is format n with step n run on it; a step that was shipped is never changed.
-_STEPS = (_EPISODES, fact_log.SCHEMA)
+_STEPS = (_EPISODES, fact_log.SCHEMA, turns.SCHEMA)
 SCHEMA_VERSION = len(_STEPS)
 _COLUMNS = (
     "seq, id, tenant, user, conversation, turn, user_text, answer_text, domains, adapters,"
@@ -169,6 +170,16 @@ class Journal:
             (owner.tenant, owner.user, conversation),
         )
         return [row.episode for row in rows]
+
+    def around(self, owner: Owner, ids: Collection[str]) -> list[turns.Turn]:
+        """The owner's episodes among ``ids`` and those beside them (see `memory.turns`)."""
+        with self._database.read() as db:
+            return turns.around(db, owner, ids, self._embedding_id)
+
+    def within(self, owner: Owner, spans: Sequence[Span], limit: int) -> list[str]:
+        """The ids of what was said in the spans (see `memory.turns`)."""
+        with self._database.read() as db:
+            return turns.within(db, owner, spans, limit)
 
     def said_in(self, owner: Owner, conversation: str, texts: Collection[str]) -> set[str]:
         """The ids of a conversation's episodes whose user text is one of ``texts``."""
