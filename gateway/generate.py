@@ -54,7 +54,7 @@ def generator(
 
 
 def _request(prompt: Prompt) -> GenerateRequest:
-    messages = tuple(Message(_role(role), content) for role, content in prompt.messages)
+    messages = tuple(Message(role(name), content) for name, content in prompt.messages)
     mix = Mix.single(prompt.adapter) if prompt.adapter else BASE
     sampling = Sampling(
         max_tokens=prompt.max_tokens,
@@ -65,6 +65,7 @@ def _request(prompt: Prompt) -> GenerateRequest:
     return GenerateRequest(messages, mix, sampling)
 
 
-def _role(name: str) -> Role:
+def role(name: str) -> Role:
+    """The engine's role of that name."""
     assert name in get_args(Role)
     return cast(Role, name)

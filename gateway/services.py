@@ -16,6 +16,7 @@ from adapters.policy import SHIPPED_POLICY, Policy
 from antibias.detector import default_detector
 from gateway.adapter_set import AdapterSet
 from gateway.advising import build_advisor
+from gateway.asking import asking
 from gateway.assets import ModelFiles
 from gateway.engines import Choice, Machine, build_engine, choose_engine
 from gateway.models import Models
@@ -32,6 +33,7 @@ from gateway.stages.write import WriteStage
 from gateway.telemetry import Telemetry
 from kiki.errors import StoreError
 from memory import Aeon, MemoryStatus
+from memory.cerebellum import Cerebellum
 from routing.conversation import Conversations
 from routing.domains import DomainTable, load_domains
 from routing.embedder import Embedder
@@ -131,7 +133,11 @@ class Services:
             )
             conversations = Conversations(router, embedder, advisor)
             folder = settings.data_dir / "memory"
-            aeon = Aeon(folder, embedding_id=embedder.id, embed=embedder.embed)
+            ask = await stack.enter_async_context(asking(settings, engine))
+            cerebellum = Cerebellum(ask, timeout_s=settings.cerebellum_timeout_ms / 1000)
+            aeon = Aeon(
+                folder, embedding_id=embedder.id, embed=embedder.embed, cerebellum=cerebellum
+            )
             await asyncio.to_thread(aeon.open)
             await asyncio.to_thread(default_detector)
             stack.push_async_callback(asyncio.to_thread, aeon.close)

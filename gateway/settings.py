@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import platformdirs
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -24,7 +24,7 @@ from kiki.names import near
 ENV_PREFIX = "KIKI_"
 FILE_VARIABLE = "KIKI_CONFIG"
 DEFAULT_FILE = Path("kiki.toml")
-_SECRETS = frozenset({"vllm_api_key"})
+_SECRETS = frozenset({"vllm_api_key", "cerebellum_api_key"})
 
 
 def _default_data_dir() -> Path:
@@ -92,6 +92,32 @@ class Settings(EngineSettings):
         400, ge=0, le=32768, description="Tokens of the prompt that recalled episodes may take."
     )
     recall_limit: int = Field(4, ge=1, le=50, description="Episodes recalled at most.")
+    cerebellum: str = Field(
+        "rules",
+        description="Who decides what is learnt from a turn: rules, engine (the model that "
+        "serves), the path of a GGUF, or the URL of an OpenAI-compatible server (with /v1).",
+    )
+    cerebellum_timeout_ms: int = Field(
+        500,
+        ge=1,
+        le=600_000,
+        description="Milliseconds that a decision may take; after that the rules decide.",
+    )
+    cerebellum_api_key: SecretStr | None = Field(None, description="Key for the URL of cerebellum.")
+    sleep_at: str | None = Field(
+        None,
+        pattern=r"^([01]\d|2[0-3]):[0-5]\d$|^[1-9]\d*[hm]$",
+        description='When the memory sleeps: a local time ("03:30"), or an interval ("6h", "30m"); '
+        "unset is never. kiki memory sleep does it at once.",
+    )
+    sleep_ttl_days: int | None = Field(
+        None, ge=1, description="Days after which sleep deletes an episode; unset is never."
+    )
+    sleep_max_episodes: int | None = Field(
+        None,
+        ge=1,
+        description="Episodes that a tenant may keep; sleep deletes the rest, least kept first.",
+    )
     negotiate_tokens: int = Field(
         2000, ge=0, le=100000, description="Tokens that votes and judgements of a turn may spend."
     )
@@ -101,6 +127,18 @@ class Settings(EngineSettings):
     @classmethod
     def _expand_home(cls, path: Path | None) -> Path | None:
         return path.expanduser().absolute() if path else None
+
+    @field_validator("cerebellum")
+    @classmethod
+    def _a_decider(cls, named: str) -> str:
+        if named in ("rules", "engine") or named.startswith(("http://", "https://")):
+            return named
+        path = Path(named).expanduser().absolute()
+        if path.suffix != ".gguf":
+            raise ValueError("it is none of rules, engine, the path of a .gguf, an http(s) URL")
+        if not path.is_file():
+            raise ValueError(f"there is no file {path}")
+        return str(path)
 
     @model_validator(mode="after")
     def _remote_is_meant(self) -> Settings:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -29,6 +30,9 @@ COMPARED = 4
 """Stored facts that a new one is arbitrated against: each may cost a model's time."""
 REMEMBERED_ANSWERS = 8
 """Earlier answers of the conversation in which the model may have said it first."""
+WARM_UP_S = 30.0
+WARM_UP_SLICE_S = 5.0
+"""A stop waits so long at most."""
 _PERSON = re.compile(r"\b(?:i|you|my|your|we|our|je|tu|vous|mon|ma|mes|ton|ta|tes|votre|vos)\b")
 
 
@@ -91,7 +95,7 @@ class Learner:
             return self._changed.wait_for(lambda: self._cursor >= goal, timeout)
 
     def _run(self) -> None:
-        self._cerebellum.warm_up()
+        self._warm_up()
         while not self._stopping:
             while not self._stopping and self._attempt():
                 pass
@@ -101,6 +105,13 @@ class Learner:
                     pause_after(self._failures),
                 )
                 self._woken = False
+
+    def _warm_up(self) -> None:
+        deadline = time.monotonic() + WARM_UP_S
+        while not self._stopping and not self._cerebellum.warm_up(WARM_UP_SLICE_S):
+            if time.monotonic() > deadline:
+                logger.warning("the cerebellum's model doesn't answer: rules decide until it does")
+                return
 
     def _attempt(self) -> bool:
         """True when there may be more to do at once."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from gateway.cli.memory_eval import command as evaluate
 from gateway.settings import load_settings
 
 
@@ -25,3 +26,6 @@ def rebuild() -> None:
     with counting() as progress:
         aeon.rebuild(lambda done, total: progress("episodes", done, total))
     click.echo(f"Both stores in {settings.data_dir / 'memory'} are made from the journal.")
+
+
+command.add_command(evaluate)

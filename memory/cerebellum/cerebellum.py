@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import TypeVar
@@ -16,7 +17,7 @@ from memory.cerebellum.model import Ask, JunkError, ModelDecider
 logger = logging.getLogger("kiki.memory")
 
 TIMEOUT_S = 0.5
-WARM_UP_S = 30.0
+WARM_UP_PAUSE_S = 0.5
 DecisionT = TypeVar("DecisionT")
 
 
@@ -39,18 +40,23 @@ class Cerebellum:
         with self._lock:
             return dict(self._counts)
 
-    def warm_up(self) -> bool:
-        """Asks the model once, without the budget: its first answer is slow. False if it fails."""
+    def warm_up(self, seconds: float) -> bool:
+        """Asks the model until it answers once, which is slow the first time; False when it
+        didn't in ``seconds``."""
         if self._model is None:
             return True
-        try:
-            self._model.arbitrate("I live in Rome.", "I live in Rome.", WARM_UP_S)
-        except JunkError:
-            return True
-        except Exception as error:  # whatever the model raises, the rules go on
-            logger.warning("the cerebellum's model does not answer: %s", error)
-            return False
-        return True
+        began = time.monotonic()
+        while (left := seconds - (time.monotonic() - began)) > 0:
+            try:
+                self._model.arbitrate("I live in Rome.", "I live in Rome.", left)
+            except JunkError:
+                return True
+            except Exception as error:  # whatever the model raises, the rules go on
+                logger.debug("the cerebellum's model does not answer yet: %s", error)
+                time.sleep(min(WARM_UP_PAUSE_S, left))
+            else:
+                return True
+        return False
 
     def memorize(self, text: str) -> list[Kept]:
         """What of the user's ``text`` to keep; nothing is SKIP.
