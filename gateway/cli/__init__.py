@@ -17,7 +17,7 @@ _COMMANDS = {
     "route": ("gateway.cli.route:command", "Show which domains a prompt is about; no inference."),
     "adapters": ("gateway.cli.adapters:command", "List, train and convert adapters."),
     "models": ("gateway.cli.models:command", "Pull and list the model files."),
-    "router": ("gateway.cli.router:command", "Train and evaluate the router."),
+    "router": ("gateway.cli.router:command", "Train, evaluate and check the router."),
     "antibias": ("gateway.cli.antibias:command", "Train the bias detector."),
     "memory": ("gateway.cli.memory:command", "Look after the memory."),
     "config": ("gateway.cli.config:command", "Print every setting with its value and origin."),

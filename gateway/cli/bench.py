@@ -28,6 +28,16 @@ def pipeline(as_json: bool, requests: int, episodes: int) -> None:
     _show(lambda progress: measure(requests, episodes, progress), as_json)
 
 
+@command.command("router")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--prompts", type=click.IntRange(5), default=40, show_default=True)
+def router(as_json: bool, prompts: int) -> None:
+    """A route alone and under load, the start, and its embedding against torch in float32."""
+    from gateway.bench.router import measure
+
+    _show(lambda progress: measure(prompts, progress), as_json)
+
+
 def _parts(context: click.Context, option: click.Parameter, value: str | None) -> tuple[str, ...]:
     if value is None:
         return ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -126,6 +127,34 @@ def evaluate(
         click.echo(_as_text(one))
     if out:
         click.echo(f"Written: {out / 'report.html'}")
+
+
+@command.command("validate")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def validate(as_json: bool) -> None:
+    """Check that everything of the router agrees; nothing is embedded or changed.
+
+    The domain table against weights, card, index, prompts (names, at least 80 a domain, repeats,
+    languages), recipes, adapters, intents and model names. Exits with 1 when something is wrong;
+    notes alone don't count.
+    """
+    from gateway.router_check import mirrors
+    from routing.validation import validate as validate_routing
+
+    table, findings = validate_routing()
+    findings += mirrors(table) if table else []
+    wrong = sum(found.level == "wrong" for found in findings)
+    if as_json:
+        rows = [asdict(found) for found in findings]
+        click.echo(json.dumps({"wrong": wrong, "findings": rows}, indent=2, ensure_ascii=False))
+    else:
+        for found in findings:
+            click.echo(f"{'note: ' if found.level == 'note' else ''}{found}")
+        domains = len(table.domains) if table else 0
+        kept = "everything agrees" if not wrong else f"{wrong} things are wrong"
+        click.echo(f"{domains} domains: {kept}.")
+    if wrong:
+        raise click.exceptions.Exit(1)
 
 
 def _as_dict(measured: Sequence[Measured], card: Card) -> dict[str, object]:

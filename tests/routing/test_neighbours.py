@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kiki.errors import RoutingError
+from routing.card import Card
+from routing.domains import load_domains
+from routing.embedder import Embedder
+from routing.neighbours import INDEX_FILE, Neighbours, fingerprint, write
+from routing.router import PACKAGED
+from routing.training.datasets import held_out
+from routing.training.groups import NEAR
+
+CODES_ERROR = 0.005
+"""What 8 bits may add to a cosine."""
+
+
+@pytest.fixture(scope="module")
+def neighbours(embedder: Embedder) -> Neighbours:
+    return Neighbours.read(PACKAGED, embedding_id=embedder.id)
+
+
+def test_no_held_out_or_shifted_prompt_has_its_like_among_the_training_prompts(
+    neighbours: Neighbours, embedder: Embedder
+) -> None:
+    sets = {one.name: one for one in held_out(load_domains(), Card.read(PACKAGED))}
+    own = sets.pop("test").rows
+    others = [row for name, one in sets.items() if name != "follow-ups" for row in one.rows]
+    rows = [*own[::4], *others]
+    cosines = neighbours.highest(embedder.embed([row.prompt for row in rows]))
+    assert [r.prompt for r, near in zip(rows, cosines, strict=True) if near >= NEAR] == []
+
+
+def test_the_nearest_prompts_are_training_prompts_with_their_domains(
+    neighbours: Neighbours, embedder: Embedder
+) -> None:
+    vector = embedder.embed(["SQL: how do I join two tables on a key?"])[0]
+    near = neighbours.nearest(vector)
+    assert len(near) == 5
+    assert [one.similarity for one in near] == sorted((n.similarity for n in near), reverse=True)
+    assert any("sql" in one.domains for one in near)
+    for one in near:
+        exact = float(embedder.embed([one.prompt])[0] @ vector)
+        assert one.similarity == pytest.approx(exact, abs=CODES_ERROR)
+
+
+def test_a_prompt_that_left_the_data_is_no_longer_shown(tmp_path: Path) -> None:
+    kept = {"prompt": "kept", "domains": ["sql"]}
+    (tmp_path / "sql.jsonl").write_text(json.dumps(kept), encoding="utf-8")
+    vectors = np.eye(2, 768, dtype=np.float32)
+    write(tmp_path, ["gone", "kept"], vectors, embedding_id="here")
+    read = Neighbours.read(tmp_path, embedding_id="here", data=tmp_path)
+    (near,) = read.nearest(vectors[1])
+    assert (near.prompt, near.domains, near.similarity) == ("kept", ("sql",), 1.0)
+    with pytest.raises(RoutingError, match="'elsewhere'"):
+        Neighbours.read(tmp_path, embedding_id="elsewhere", data=tmp_path)
+
+
+def test_a_missing_or_damaged_index_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(RoutingError, match=INDEX_FILE):
+        Neighbours.read(tmp_path, embedding_id="here")
+    (tmp_path / INDEX_FILE).write_bytes(b"no tensors")
+    with pytest.raises(RoutingError, match=INDEX_FILE):
+        Neighbours.read(tmp_path, embedding_id="here")
+
+
+def test_a_fingerprint_is_64_bits_of_any_text() -> None:
+    assert len(fingerprint("")) == len(fingerprint("half a pair: \ud800")) == 16
+    assert fingerprint("a") != fingerprint("b")
