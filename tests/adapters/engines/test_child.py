@@ -13,7 +13,7 @@ from adapters.engines.llamacpp.server import ServerSpec
 from adapters.engines.vllm import VllmConfig
 from adapters.engines.vllm.managed import program
 from kiki.errors import EngineUnavailableError
-from tests.waiting import until
+from tests.waiting import alive, until
 
 # Listens on the port that comes last, in vLLM's place.
 LISTENER = """
@@ -96,17 +96,9 @@ async def test_a_stop_that_is_cancelled_leaves_no_process():
     stopping.cancel()
     with pytest.raises(asyncio.CancelledError):
         await stopping
-    await until(lambda: not _lives(pid))
+    await until(lambda: not alive(pid))
 
 
 def _pid(child: Child) -> int:
     assert child.pid is not None
     return child.pid
-
-
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True

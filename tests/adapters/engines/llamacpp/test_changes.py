@@ -17,7 +17,7 @@ from adapters.engines.llamacpp import LlamaCppEngine
 from adapters.mix import BASE, Mix
 from kiki.errors import EngineUnavailableError, UnknownAdapterError
 from tests.contract.shipped import shipped
-from tests.waiting import until
+from tests.waiting import alive, until
 
 
 def ask(mix: Mix, max_tokens: int = 4) -> GenerateRequest:
@@ -29,14 +29,6 @@ SHELL, SQL = ask(Mix.single("shell")), ask(Mix.single("sql"))
 STORY = GenerateRequest(
     (Message("user", "Write a very long story."),), BASE, Sampling(3000, 1.0, seed=1)
 )
-
-
-def alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 @pytest.fixture
