@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import shutil
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -15,20 +12,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kiki.errors import StoreError, StoreUnavailableError
-from memory.atlas import VectorHit, VectorPoint, VectorStore
-from memory.atlas_edge import EdgeAtlas
+from memory.atlas import VectorHit, VectorStore
 from memory.cerebellum import Cerebellum
 from memory.episode import Episode, IdempotentReply, Owner, Recollection
 from memory.journal import Journal, JournalRow
 from memory.knowledge import Knowledge
+from memory.projection import Embed, Projection
 from memory.projector import Projector
 from memory.recall import CANDIDATES, fuse, recollect
-from memory.trace import GraphStore, SqliteTrace, TraceHit
+from memory.stores import Stores
+from memory.trace import GraphStore, TraceHit
 from memory.words import entities
 
 logger = logging.getLogger("kiki.memory")
 
-Embed = Callable[[Sequence[str]], NDArray[np.float32]]
 # Episodes that wait for projection are compared one by one, so only so many of the newest.
 MAX_TAIL = 512
 
@@ -64,12 +61,14 @@ class Aeon:
         dimension: int = 768,
         embed: Embed,
         cerebellum: Cerebellum | None = None,
+        stores: Stores = Stores(),  # noqa: B008, it is frozen
     ) -> None:
         self.folder = folder
         self._embedding_id = embedding_id
         self._dimension = dimension
         self._embed = embed
         self._cerebellum = cerebellum
+        self._stores = stores
         self._knowledge: Knowledge | None = None
         self._journal: Journal | None = None
         self._atlas: Projector[VectorStore] | None = None
@@ -84,10 +83,11 @@ class Aeon:
         """
         journal = Journal(self.folder, embedding_id=self._embedding_id)
         self._journal = journal
-        self._atlas = Projector(
-            "atlas", journal, self._open_atlas, partial(self._project_vectors, journal)
+        made = self._projection(journal)
+        self._atlas = Projector("atlas", journal, made.open_atlas, made.to_atlas)
+        self._trace = Projector(
+            "trace", journal, made.open_trace, made.to_trace, made.facts_to_trace
         )
-        self._trace = Projector("trace", journal, self._open_trace, _project_episodes)
         self._atlas.start()
         self._trace.start()
         self._knowledge = Knowledge(journal, self._embed, self._cerebellum)
@@ -222,22 +222,7 @@ class Aeon:
             raise StoreError("The memory is open.", fix="Close it before it is rebuilt.")
         journal = Journal(self.folder, embedding_id=self._embedding_id)
         try:
-            for name in ("atlas", "trace"):
-                # A folder that stays behind would pass for a store that was made anew.
-                with contextlib.suppress(FileNotFoundError):
-                    shutil.rmtree(self.folder / name)
-            total = journal.count()
-            done = seq = 0
-            atlas, trace = self._open_atlas(), self._open_trace()
-            while rows := journal.rows_after(seq, 256):
-                self._project_vectors(journal, atlas, rows)
-                _project_episodes(trace, rows)
-                seq, done = rows[-1].seq, done + len(rows)
-                progress(done, total)
-            journal.advance("atlas", atlas.generation, seq)
-            journal.advance("trace", trace.generation, seq)
-            atlas.close()
-            trace.close()
+            self._projection(journal).rebuild(progress)
         finally:
             journal.close()
 
@@ -246,32 +231,10 @@ class Aeon:
             raise StoreUnavailableError(f"The memory in {self.folder} is not open.")
         return self._journal, self._atlas, self._trace
 
-    def _open_atlas(self) -> VectorStore:
-        return EdgeAtlas(
-            self.folder / "atlas", embedding_id=self._embedding_id, dimension=self._dimension
+    def _projection(self, journal: Journal) -> Projection:
+        return Projection(
+            self.folder, journal, self._stores, self._embedding_id, self._dimension, self._embed
         )
-
-    def _open_trace(self) -> GraphStore:
-        return SqliteTrace(self.folder / "trace")
-
-    def _project_vectors(
-        self, journal: Journal, atlas: VectorStore, rows: Sequence[JournalRow]
-    ) -> None:
-        vectors = {row.seq: row.vector for row in rows if row.vector is not None}
-        missing = [row for row in rows if row.vector is None]
-        if missing:
-            made = self._embed([row.episode.user_text for row in missing])
-            embedded = {row.seq: one for row, one in zip(missing, made, strict=True)}
-            journal.keep_vectors(embedded)
-            vectors |= embedded
-        atlas.upsert(
-            [VectorPoint(row.episode.id, row.episode.owner, vectors[row.seq]) for row in rows]
-        )
-        atlas.flush()
-
-
-def _project_episodes(trace: GraphStore, rows: Sequence[JournalRow]) -> None:
-    trace.write([row.episode for row in rows])
 
 
 def _with_tail(

@@ -70,8 +70,9 @@ class VectorStore(Protocol):
 
     def delete(self, ids: Collection[str]) -> None: ...
 
-    def clear(self) -> None:
-        """Makes the store anew, empty, of another generation."""
+    def verify(self) -> None:
+        """Raises `StoreReplacedError` when another process made the store anew since it was
+        opened."""
         ...
 
     def count(self, owner: Owner | None = None) -> int: ...

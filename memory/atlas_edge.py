@@ -41,8 +41,7 @@ class EdgeAtlas:
 
     def __init__(self, folder: Path, *, embedding_id: str, dimension: int) -> None:
         self._folder = folder
-        self._embedding_id = embedding_id
-        self._dimension = dimension
+        self._model = (embedding_id, dimension)
         self._meta = folder / "atlas.json"
         self._opening = folder / "opening"
         self._write_lock = threading.Lock()
@@ -73,7 +72,7 @@ class EdgeAtlas:
         with self._named_errors():
             (self._folder / "shard").mkdir(mode=0o700, parents=True)
             vectors = qdrant.EdgeVectorParams(
-                size=self._dimension,
+                size=self._model[1],
                 distance=qdrant.Distance.Dot,
                 datatype=qdrant.VectorStorageDatatype.Float16,
                 quantization_config=qdrant.TurboQuantQuantizationConfig(
@@ -91,8 +90,8 @@ class EdgeAtlas:
         self._generation = uuid.uuid4().hex
         meta = {
             "format": _FORMAT,
-            "embedding": self._embedding_id,
-            "dimension": self._dimension,
+            "embedding": self._model[0],
+            "dimension": self._model[1],
             "generation": self._generation,
         }
         draft = self._meta.with_suffix(".draft")
@@ -107,7 +106,7 @@ class EdgeAtlas:
             format_ = meta.get("format", 1)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise StoreError(f"{self._meta} is damaged ({error!r}).", fix=REBUILD) from error
-        check_model(str(self._folder), found, (self._embedding_id, self._dimension))
+        check_model(str(self._folder), found, self._model)
         if format_ != _FORMAT:
             logger.info("%s has format %s: made anew from the journal", self._folder, format_)
             self._meta.unlink()
@@ -163,12 +162,8 @@ class EdgeAtlas:
     def fetch(self, owner: Owner, ids: Collection[str]) -> list[VectorPoint]:
         return []
 
-    def clear(self) -> None:
-        with self._write_lock:
-            with self._named_errors():
-                self._shard.close()
-            self._meta.unlink()
-            self._create()
+    def verify(self) -> None:
+        """Nothing: the folder is this process's alone."""
 
     def delete(self, ids: Collection[str]) -> None:
         import qdrant_edge as qdrant

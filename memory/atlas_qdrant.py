@@ -43,6 +43,7 @@ class QdrantAtlas:
         grpc_port: int | None = None,
         api_key: str | None = None,
         limits: Limits = Limits(),  # noqa: B008, it is frozen
+        anew: bool = False,
     ) -> None:
         self.url = url
         self._embedding_id = embedding_id
@@ -52,7 +53,7 @@ class QdrantAtlas:
         self._client = _connect(url, grpc_port, api_key, limits)
         self._loop = LoopThread(f"qdrant {url}")
         try:
-            self._generation = self._run(self._prepare(), limits.write_s)
+            self._generation = self._run(self._prepare(anew), limits.write_s)
         except BaseException:
             self.close()
             raise
@@ -66,7 +67,6 @@ class QdrantAtlas:
         return True
 
     def upsert(self, points: Sequence[VectorPoint]) -> None:
-        """Raises `StoreReplacedError` when the collection was made anew meanwhile."""
         from qdrant_client import models
 
         batch = [
@@ -83,11 +83,12 @@ class QdrantAtlas:
             for point in points
         ]
 
-        async def write() -> None:
-            await self._same_generation()
-            await self._client.upsert(self._collection, batch, wait=True)
+        self._run(self._client.upsert(self._collection, batch, wait=True), self._limits.write_s)
 
-        self._run(write(), self._limits.write_s)
+    def verify(self) -> None:
+        found = self._run(self._meta(), self._limits.write_s)["generation"]
+        if found != self._generation:
+            raise StoreReplacedError(f"The collection {self._collection} was made anew.")
 
     def search(
         self,
@@ -140,13 +141,6 @@ class QdrantAtlas:
                 self._client.delete(self._collection, points, wait=True), self._limits.write_s
             )
 
-    def clear(self) -> None:
-        async def make_anew() -> str:
-            await self._client.delete_collection(self._collection)
-            return await self._prepare()
-
-        self._generation = self._run(make_anew(), self._limits.write_s)
-
     def count(self, owner: Owner | None = None) -> int:
         wanted = None if owner is None else _owned_by(owner, ())
         counted = self._run(
@@ -164,8 +158,10 @@ class QdrantAtlas:
             self._loop.run(self._client.close(), self._limits.read_s)
         self._loop.close()
 
-    async def _prepare(self) -> str:
+    async def _prepare(self, anew: bool) -> str:
         """Makes the collection where there is none; its generation."""
+        if anew:
+            await self._client.delete_collection(self._collection)
         if not await self._client.collection_exists(self._collection):
             await self._create()
         meta = await self._meta()
@@ -220,10 +216,6 @@ class QdrantAtlas:
                 fix="Name another with qdrant_collection, or upgrade the server.",
             )
         return dict(meta)
-
-    async def _same_generation(self) -> None:
-        if (await self._meta())["generation"] != self._generation:
-            raise StoreReplacedError(f"The collection {self._collection} was made anew.")
 
     def _run(self, call: Coroutine[Any, Any, Result], seconds: float) -> Result:
         try:

@@ -26,6 +26,8 @@ class ProjectedStore(Protocol):
     @property
     def generation(self) -> str: ...
 
+    def verify(self) -> None: ...
+
     def close(self) -> None: ...
 
 
@@ -36,7 +38,8 @@ class Projector(Generic[Store]):
     """A thread that keeps one store up with the journal.
 
     ``open_store`` is tried until it gives a store; ``project`` brings rows into it, durable on
-    return, and must be idempotent: after a crash the last batch comes again. When either raises,
+    return, and must be idempotent: after a crash the last batch comes again. ``follow`` brings in
+    what belongs to the episodes, once all are there; True when there may be more. When one raises,
     the projector waits, longer each time, and tries again.
     """
 
@@ -46,12 +49,14 @@ class Projector(Generic[Store]):
         journal: Journal,
         open_store: Callable[[], Store],
         project: Callable[[Store, Sequence[JournalRow]], None],
+        follow: Callable[[Store], bool] = lambda store: False,
     ) -> None:
         self.name = name
         self.last_error: str | None = None
         self._journal = journal
         self._open_store = open_store
         self._project = project
+        self._follow = follow
         self._store: Store | None = None
         self._cursor = 0
         self._failures = 0
@@ -147,15 +152,16 @@ class Projector(Generic[Store]):
     def _step(self) -> bool:
         if self._store is None:
             return self._open()
-        rows = self._journal.rows_after(self._cursor, BATCH)
-        if not rows:
-            return False
         try:
-            self._project(self._store, rows)
+            self._store.verify()
         except StoreReplacedError:
             self._store.close()
             self._store = None
             raise
+        rows = self._journal.rows_after(self._cursor, BATCH)
+        if not rows:
+            return self._follow(self._store)
+        self._project(self._store, rows)
         self._journal.advance(self.name, self._store.generation, rows[-1].seq)
         with self._changed:
             self._cursor = rows[-1].seq

@@ -18,6 +18,7 @@ from memory.atlas import VectorPoint, VectorStore
 from memory.atlas_edge import EdgeAtlas
 from memory.atlas_qdrant import QdrantAtlas
 from memory.remote import Limits
+from memory.stores import Stores
 from tests.memory.parts import ALICE, unit_vectors
 from tests.memory.qdrant_upstream import running
 
@@ -39,17 +40,22 @@ def opens(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]:
     collection = f"kiki-test-{uuid.uuid4().hex}"
     url = ""
 
-    def open_store(embedding: str = "seeded", dimension: int = 8) -> VectorStore:
-        if url:
-            store: VectorStore = QdrantAtlas(
+    def open_store(
+        embedding: str = "seeded", dimension: int = 8, anew: bool = False
+    ) -> VectorStore:
+        if url == "":
+            store = Stores().open_vectors(
+                tmp_path, embedding_id=embedding, dimension=dimension, anew=anew
+            )
+        else:
+            store = QdrantAtlas(
                 url,
                 embedding_id=embedding,
                 dimension=dimension,
                 collection=collection,
                 limits=PATIENT,
+                anew=anew,
             )
-        else:
-            store = EdgeAtlas(tmp_path / "atlas", embedding_id=embedding, dimension=dimension)
         opened.append(store)
         return store
 
@@ -140,7 +146,7 @@ def test_owners_are_apart_whatever_their_names(store: VectorStore) -> None:
 
 
 def test_a_store_made_by_another_model_is_refused_with_the_command(opens: Open) -> None:
-    if isinstance(first := opens(), QdrantAtlas) and first.url == ":memory:":
+    if _forgets(first := opens()):
         pytest.skip("the client's local mode forgets at its end")
     first.close()
     with pytest.raises(StoreError, match=r"seeded.*other.*kiki memory rebuild"):
@@ -151,14 +157,20 @@ def test_a_store_made_by_another_model_is_refused_with_the_command(opens: Open) 
     assert again.generation == first.generation
 
 
-def test_a_cleared_store_is_empty_and_of_another_generation(store: VectorStore) -> None:
-    generation = store.generation
-    store.upsert(points(ALICE, 2))
-    store.clear()
-    assert store.count() == 0
-    assert store.generation != generation
-    store.upsert(points(ALICE, 2))
-    assert store.count(ALICE) == 2
+def test_a_store_made_anew_is_empty_and_of_another_generation(opens: Open) -> None:
+    first = opens()
+    first.upsert(points(ALICE, 2))
+    if not first.shared:
+        first.close()
+    second = opens(anew=True)
+    assert second.count() == 0
+    assert second.generation != first.generation
+    second.upsert(points(ALICE, 2))
+    assert second.count(ALICE) == 2
+    second.verify()
+    if first.shared and not _forgets(first):
+        with pytest.raises(StoreReplacedError, match="made anew"):
+            first.verify()
 
 
 def test_a_wrong_dimension_and_a_closed_store_are_named(store: VectorStore) -> None:
@@ -184,11 +196,5 @@ def test_a_shared_store_gives_its_owner_what_another_journal_wrote(opens: Open) 
     assert store.fetch(BOB, [stored[1].id]) == []
 
 
-def test_a_store_that_another_process_made_anew_says_so_to_a_writer(opens: Open) -> None:
-    first = opens()
-    if not first.shared or (isinstance(first, QdrantAtlas) and first.url == ":memory:"):
-        pytest.skip("one process has this store for itself")
-    first.upsert(points(ALICE, 2))
-    opens().clear()
-    with pytest.raises(StoreReplacedError, match="made anew"):
-        first.upsert(points(ALICE, 2))
+def _forgets(store: VectorStore) -> bool:
+    return isinstance(store, QdrantAtlas) and store.url == ":memory:"

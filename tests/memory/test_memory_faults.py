@@ -21,7 +21,7 @@ from memory import Aeon, Episode, Recollection
 from memory.atlas_edge import EdgeAtlas
 from memory.journal import Journal
 from memory.projector import LONGEST_PAUSE_S, pause_after
-from memory.trace import SqliteTrace
+from memory.trace_sqlite import SqliteTrace
 from tests.memory.parts import ALICE, aeon, episode, vector_of, words
 
 WRITER = """

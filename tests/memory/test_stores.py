@@ -15,7 +15,7 @@ from kiki.errors import StoreError, StoreUnavailableError
 from memory import Owner
 from memory.atlas import VectorPoint
 from memory.atlas_edge import EdgeAtlas
-from memory.trace import SqliteTrace
+from memory.trace_sqlite import SqliteTrace
 from tests.memory.parts import ALICE, episode, unit_vectors
 
 BOB = Owner("acme", "bob")

@@ -1,0 +1,112 @@
+"""What of the journal each store is given."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memory.atlas import VectorPoint, VectorStore
+from memory.database import to_stamp
+from memory.episode import Episode
+from memory.journal import Journal, JournalRow
+from memory.stores import Stores
+from memory.trace import GraphStore
+
+Embed = Callable[[Sequence[str]], NDArray[np.float32]]
+BATCH = 256
+FACTS = "trace-facts"
+"""The cursor of what was learnt, in Trace: the last change that it holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Projection:
+    """The journal of ``folder`` and the two stores made from it."""
+
+    folder: Path
+    journal: Journal
+    stores: Stores
+    embedding_id: str
+    dimension: int
+    embed: Embed
+
+    def open_atlas(self, *, anew: bool = False) -> VectorStore:
+        return self.stores.open_vectors(
+            self.folder, embedding_id=self.embedding_id, dimension=self.dimension, anew=anew
+        )
+
+    def open_trace(self, *, anew: bool = False) -> GraphStore:
+        return self.stores.open_graph(self.folder, anew=anew)
+
+    def to_atlas(self, atlas: VectorStore, rows: Sequence[JournalRow]) -> None:
+        """Vectors that are missing are made first, and kept in the journal."""
+        vectors = {row.seq: row.vector for row in rows if row.vector is not None}
+        missing = [row for row in rows if row.vector is None]
+        if missing:
+            made = self.embed([row.episode.user_text for row in missing])
+            embedded = {row.seq: one for row, one in zip(missing, made, strict=True)}
+            self.journal.keep_vectors(embedded)
+            vectors |= embedded
+        atlas.upsert(
+            [
+                VectorPoint(
+                    row.episode.id,
+                    row.episode.owner,
+                    vectors[row.seq],
+                    to_record(row.episode) if atlas.shared else "",
+                )
+                for row in rows
+            ]
+        )
+        atlas.flush()
+
+    def to_trace(self, trace: GraphStore, rows: Sequence[JournalRow]) -> None:
+        trace.write([row.episode for row in rows])
+
+    def facts_to_trace(self, trace: GraphStore) -> bool:
+        """Brings the next changes of facts in; True when there may be more."""
+        after = self.journal.cursor(FACTS, trace.generation)
+        changes = self.journal.facts.after(after, BATCH)
+        if not changes:
+            return False
+        trace.write_facts([change.fact for change in changes])
+        self.journal.advance(FACTS, trace.generation, changes[-1].revision)
+        return True
+
+    def rebuild(self, progress: Callable[[int, int], None]) -> None:
+        """Makes both stores anew from the journal; ``progress`` gets (done, all)."""
+        atlas = self.open_atlas(anew=True)
+        trace = self.open_trace(anew=True)
+        total = self.journal.count()
+        done = seq = 0
+        while rows := self.journal.rows_after(seq, BATCH):
+            self.to_atlas(atlas, rows)
+            self.to_trace(trace, rows)
+            seq, done = rows[-1].seq, done + len(rows)
+            progress(done, total)
+        while self.facts_to_trace(trace):
+            pass
+        self.journal.advance("atlas", atlas.generation, seq)
+        self.journal.advance("trace", trace.generation, seq)
+        atlas.close()
+        trace.close()
+
+
+def to_record(episode: Episode) -> str:
+    """The episode as JSON, for a gateway whose journal hasn't got it."""
+    return json.dumps(
+        {
+            "conversation": episode.conversation,
+            "turn": episode.turn,
+            "user_text": episode.user_text,
+            "answer_text": episode.answer_text,
+            "domains": episode.domains,
+            "adapters": episode.adapters,
+            "created": to_stamp(episode.created),
+            "status": episode.status,
+        }
+    )
