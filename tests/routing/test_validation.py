@@ -13,25 +13,23 @@ from routing.router import PACKAGED
 
 
 @pytest.fixture
-def copy(tmp_path: Path) -> Path:
-    """A table, weights and prompts of one's own to spoil."""
-    shutil.copytree(validation.DATA, tmp_path / "data")
+def prompts(tmp_path: Path) -> Path:
+    """A folder of prompts of one's own to spoil."""
+    folder = tmp_path / "data"
+    shutil.copytree(validation.DATA, folder)
+    return folder
+
+
+@pytest.fixture
+def router(tmp_path: Path) -> Path:
+    """A table and weights of one's own to spoil, without prompts."""
     shutil.copytree(PACKAGED, tmp_path / "weights")
     shutil.copyfile(TABLE, tmp_path / "domains.toml")
     return tmp_path
 
 
-def rules(folder: Path) -> set[str]:
-    """Of what is wrong in the copy."""
-    _, findings = validation.validate(
-        table_file=folder / "domains.toml", weights=folder / "weights", data=folder / "data"
-    )
-    assert all(found.message and found.fix and found.where for found in findings)
-    return {found.rule for found in findings if found.level == "wrong"}
-
-
 def append(folder: Path, name: str, *rows: object) -> None:
-    with (folder / "data" / name).open("a", encoding="utf-8") as file:
+    with (folder / name).open("a", encoding="utf-8") as file:
         for row in rows:
             file.write((row if isinstance(row, str) else json.dumps(row)) + "\n")
 
@@ -46,9 +44,29 @@ def row(**changes: object) -> dict[str, object]:
     return {"prompt": "a prompt of its own", "domains": ["rust"], "lang": "en"} | changes
 
 
-def shorten(folder: Path) -> None:
-    path = folder / "data" / "rust.jsonl"
-    path.write_text("\n".join(path.read_text(encoding="utf-8").splitlines()[:70]), "utf-8")
+def test_prompts_that_do_not_agree_are_named_by_file_and_line(prompts: Path) -> None:
+    append(prompts, "cpp.jsonl", row(domains=["cpp", "oxide"]), row(prompt="its label is wrong"))
+    append(prompts, "dsp.jsonl", row(prompt="im Filter", domains=["dsp"], lang="de"), "no JSON")
+    append(prompts, "emc.jsonl", row(prompt=" "), row(domains=["emc", "emc"]))
+    append(prompts, "oxide.jsonl", row(prompt="rust"))
+    append(prompts, "multi.jsonl", row(prompt="twice"), row(prompt="TWICE "))
+    short = (prompts / "rust.jsonl").read_text(encoding="utf-8").splitlines()[:70]
+    (prompts / "rust.jsonl").write_text("\n".join(short), encoding="utf-8")
+    _, findings = validation.validate(data=prompts)
+    found = {(finding.rule, Path(finding.where.split(",")[0]).name) for finding in findings}
+    assert found >= {
+        ("domain-name", "cpp.jsonl"),
+        ("label", "cpp.jsonl"),
+        ("language", "dsp.jsonl"),
+        ("row", "dsp.jsonl"),
+        ("row", "emc.jsonl"),
+        ("file", "oxide.jsonl"),
+        ("repeat", "multi.jsonl"),
+        ("prompts", "rust.jsonl"),
+    }
+    assert sum(finding.rule == "row" for finding in findings) == 3
+    assert all(finding.message and finding.fix for finding in findings)
+    assert "older-weights" in {f.rule for f in findings if f.level == "note"}
 
 
 def rename_output(folder: Path) -> None:
@@ -57,34 +75,24 @@ def rename_output(folder: Path) -> None:
     path.write_text(text, encoding="utf-8")
 
 
-SPOILS: list[tuple[str, Callable[[Path], object]]] = [
-    ("domain-name", lambda f: append(f, "rust.jsonl", row(domains=["rust", "oxide"]))),
-    ("label", lambda f: append(f, "rust.jsonl", row(domains=["cpp"]))),
-    ("language", lambda f: append(f, "rust.jsonl", row(lang="de"))),
-    ("row", lambda f: append(f, "rust.jsonl", row(prompt=" "))),
-    ("row", lambda f: append(f, "rust.jsonl", "no JSON")),
-    ("row", lambda f: append(f, "rust.jsonl", row(domains=["rust", "rust"]))),
-    ("repeat", lambda f: append(f, "multi.jsonl", row(domains=[]), row(domains=[]))),
-    ("file", lambda f: append(f, "oxide.jsonl", row())),
-    ("prompts", shorten),
-    ("weights", rename_output),
-    ("weights", lambda f: (f / "weights" / "card.json").unlink()),
-    ("index", lambda f: (f / "weights" / "prompts.safetensors").write_bytes(b"")),
-    ("table", lambda f: (f / "domains.toml").write_text("[[domain]")),
-]
-
-
-@pytest.mark.parametrize(("rule", "spoil"), SPOILS)
-def test_what_does_not_agree_is_named(
-    copy: Path, rule: str, spoil: Callable[[Path], object]
+@pytest.mark.parametrize(
+    ("rule", "spoil"),
+    [
+        ("weights", rename_output),
+        ("weights", lambda f: (f / "weights" / "card.json").unlink()),
+        ("index", lambda f: (f / "weights" / "prompts.safetensors").write_bytes(b"")),
+        ("table", lambda f: (f / "domains.toml").write_text("[[domain]")),
+    ],
+)
+def test_table_weights_and_index_that_do_not_fit_are_named(
+    router: Path, rule: str, spoil: Callable[[Path], object]
 ) -> None:
-    spoil(copy)
-    assert rule in rules(copy)
+    def wrong() -> set[str]:
+        _, findings = validation.validate(
+            table_file=router / "domains.toml", weights=router / "weights", data=router / "data"
+        )
+        return {found.rule for found in findings if found.level == "wrong"}
 
-
-def test_prompts_that_changed_since_the_training_are_a_note(copy: Path) -> None:
-    append(copy, "rust.jsonl", row(kind="question"))
-    _, findings = validation.validate(
-        table_file=copy / "domains.toml", weights=copy / "weights", data=copy / "data"
-    )
-    assert "older-weights" in {found.rule for found in findings if found.level == "note"}
+    assert rule not in wrong()
+    spoil(router)
+    assert rule in wrong()
