@@ -84,13 +84,15 @@ class Aeon:
         journal = Journal(self.folder, embedding_id=self._embedding_id)
         self._journal = journal
         made = self._projection(journal)
-        self._atlas = Projector("atlas", journal, made.open_atlas, made.to_atlas)
+        self._atlas = Projector(
+            "atlas", journal, made.open_atlas, made.to_atlas, made.removals_to_atlas
+        )
         self._trace = Projector(
-            "trace", journal, made.open_trace, made.to_trace, made.facts_to_trace
+            "trace", journal, made.open_trace, made.to_trace, made.learnt_to_trace
         )
         self._atlas.start()
         self._trace.start()
-        self._knowledge = Knowledge(journal, self._embed, self._cerebellum)
+        self._knowledge = Knowledge(journal, self._embed, self._cerebellum, self._trace.wake)
         self._knowledge.start()
 
     def close(self) -> None:

@@ -9,6 +9,9 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from kiki.errors import StoreError, StoreUnavailableError
 
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
@@ -23,6 +26,15 @@ def to_stamp(time: datetime) -> int:
 
 def from_stamp(stamp: int) -> datetime:
     return _EPOCH + stamp * _MICROSECOND
+
+
+def to_half(vector: NDArray[np.float32]) -> bytes:
+    """Half precision: the cosine of a 768-d vector moves by less than 1e-3."""
+    return vector.astype("<f2").tobytes()
+
+
+def to_vector(blob: bytes) -> NDArray[np.float32]:
+    return np.frombuffer(blob, "<f2").astype(np.float32)
 
 
 class Database:

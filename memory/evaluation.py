@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from memory.cerebellum import Cerebellum
-from memory.fact_index import Embed
+from memory.shelves import Embed
 
 Progress = Callable[[str, int, int], None]
 

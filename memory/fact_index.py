@@ -1,34 +1,33 @@
-"""The current facts of an owner, found by meaning, by what they are about, and by name."""
+"""The current facts and the summaries of an owner, by meaning, by subject, and by name."""
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 
 import numpy as np
 from numpy.typing import NDArray
 
-from memory.cerebellum.arbitrate import about
+from memory.cerebellum.arbitrate import SAYS_MORE, about, arbitrate
 from memory.cerebellum.concepts import Statement, read
 from memory.episode import Owner
 from memory.fact_log import FactLog
-from memory.facts import Fact
+from memory.facts import Fact, Summary
+from memory.shelves import Embed, Shelf, Shelves
+from memory.summary_log import SummaryLog
 from memory.words import entities
 
-MAX_FACTS = 1000
-"""An owner's newest facts that are compared; 3 MB of vectors."""
-MAX_OWNERS = 32
-"""Owners whose facts are held at once."""
 # A fact answers a question from ALONE by its meaning, from SUPPORTED when the question also shares
-# a name or what it is about (the cosines of all-mpnet-base-v2, see `memory.recall`), and across
-# languages, where its cosine tells little, when nearly all of what is asked about is in the fact.
+# a name or what it is about (cosines of all-mpnet-base-v2), and across languages, where its cosine
+# tells little, when nearly all of what is asked about is in the fact.
 ALONE = 0.45
 SUPPORTED = 0.28
 COVERED = 0.75
-
-Embed = Callable[[Sequence[str]], NDArray[np.float32]]
+COVERED_GAIN = 0.3
+MAX_SHARERS = 50
+"""A concept that more facts share tells no two of them apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,31 +41,37 @@ class FactHit:
 
 
 @dataclass(frozen=True, slots=True)
-class _Shelf:
-    state: tuple[int, int]
-    facts: tuple[Fact, ...]
-    statements: tuple[Statement, ...]
-    vectors: NDArray[np.float32]
+class SummaryHit:
+    """A summary and its cosine to what was asked."""
+
+    summary: Summary
+    cosine: float
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """Two current facts that can't both hold, the older first."""
+
+    first: str
+    second: str
+    reason: str
+    found: datetime | None = None
 
 
 class FactIndex:
-    """Searches the facts of one owner at a time. What it holds is read again after a change, so
-    that it is never older than the journal. Thread-safe; raises `StoreError`."""
+    """Searches what is known of one owner at a time. Thread-safe; raises `StoreError`."""
 
-    def __init__(self, log: FactLog, embed: Embed) -> None:
-        self._log = log
-        self._embed = embed
-        self._shelves: OrderedDict[Owner, _Shelf] = OrderedDict()
-        self._lock = threading.Lock()
+    def __init__(self, facts: FactLog, summaries: SummaryLog, embed: Embed) -> None:
+        self._facts: Shelves[Fact] = Shelves(facts, embed)
+        self._summaries: Shelves[Summary] = Shelves(summaries, embed)
 
     def near(
         self, owner: Owner, statement: Statement, vector: NDArray[np.float32], limit: int
     ) -> list[FactHit]:
         """The facts that a new statement may change, nearest first."""
         hits = []
-        for fact, other, cosine in self._all(owner, vector):
-            overlap = _overlap(statement, other)
-            score = max(cosine, overlap)
+        for fact, other, cosine in self._facts.of(owner).compared(vector):
+            score = max(cosine, _overlap(statement, other))
             if score >= SUPPORTED:
                 hits.append(FactHit(fact, cosine, score, ()))
         return sorted(hits, key=lambda hit: -hit.score)[:limit]
@@ -75,67 +80,58 @@ class FactIndex:
         self, owner: Owner, question: str, vector: NDArray[np.float32], limit: int
     ) -> list[FactHit]:
         """The facts that bear on a question (embedded as ``vector``), best first."""
-        asked = read(question)
+        asked = about(read(question))
         names = set(entities(question))
         hits = []
-        for fact, statement, cosine in self._all(owner, vector):
-            shared = about(asked) & about(statement)
+        for fact, statement, cosine in self._facts.of(owner).compared(vector):
+            shared = asked & about(statement)
             named = sorted(names.intersection(fact.entities))
-            covered = len(shared) / max(1, len(about(asked)))
+            covered = len(shared) / max(1, len(asked))
             floor = SUPPORTED if shared or named else ALONE
             if cosine < floor and covered < COVERED:
                 continue
             reasons = [f"fact {cosine:.2f}"]
             reasons += [f"mentions {', '.join(named)}"] if named else []
             reasons += [f"about {', '.join(sorted(shared))}"] if shared else []
-            hits.append(FactHit(fact, cosine, cosine + 0.3 * covered, tuple(reasons)))
+            hits.append(FactHit(fact, cosine, cosine + COVERED_GAIN * covered, tuple(reasons)))
         return sorted(hits, key=lambda hit: (-hit.score, -hit.fact.valid_from.timestamp()))[:limit]
 
-    def _all(
-        self, owner: Owner, vector: NDArray[np.float32]
-    ) -> list[tuple[Fact, Statement, float]]:
-        shelf = self._shelf(owner)
-        if not shelf.facts:
-            return []
-        cosines = (shelf.vectors @ vector).tolist()
-        return list(zip(shelf.facts, shelf.statements, cosines, strict=True))
+    def summaries(self, owner: Owner, vector: NDArray[np.float32], limit: int) -> list[SummaryHit]:
+        """The summaries near a question, best first."""
+        found = self._summaries.of(owner).compared(vector)
+        hits = [SummaryHit(one, cosine) for one, _, cosine in found if cosine >= ALONE]
+        return sorted(hits, key=lambda hit: -hit.cosine)[:limit]
 
-    def _shelf(self, owner: Owner) -> _Shelf:
-        state = self._log.state(owner)
-        with self._lock:
-            found = self._shelves.get(owner)
-            if found is not None and found.state == state:
-                self._shelves.move_to_end(owner)
-                return found
-        made = self._read(owner, state)
-        with self._lock:
-            self._shelves[owner] = made
-            self._shelves.move_to_end(owner)
-            while len(self._shelves) > MAX_OWNERS:
-                self._shelves.popitem(last=False)
-        return made
+    def conflicts(self, owner: Owner) -> list[Conflict]:
+        """Pairs of current facts of which the newer contradicts the older, by the rules."""
+        shelf = self._facts.of(owner)
+        found = []
+        for one, other in _pairs(shelf):
+            old, new = sorted((one, other), key=lambda place: shelf.items[place].valid_from)
+            verdict = arbitrate(
+                shelf.statements[old],
+                shelf.statements[new],
+                float(shelf.vectors[old] @ shelf.vectors[new]),
+            )
+            if verdict.action == "UPDATE" and verdict.reason != SAYS_MORE:
+                found.append(Conflict(shelf.items[old].id, shelf.items[new].id, verdict.reason))
+        return found
 
-    def _read(self, owner: Owner, state: tuple[int, int]) -> _Shelf:
-        rows = self._log.current(owner, MAX_FACTS)
-        vectors = {row.fact.id: row.vector for row in rows if row.vector is not None}
-        missing = [row.fact for row in rows if row.vector is None]
-        if missing:
-            made = self._embed([fact.text for fact in missing])
-            embedded = {fact.id: one for fact, one in zip(missing, made, strict=True)}
-            self._log.keep_vectors(embedded)
-            vectors |= embedded
-        facts = tuple(row.fact for row in rows)
-        matrix = (
-            np.stack([vectors[fact.id] for fact in facts])
-            if facts
-            else np.empty((0, 0), np.float32)
-        )
-        return _Shelf(state, facts, tuple(read(fact.text) for fact in facts), matrix)
+
+def _pairs(shelf: Shelf[Fact]) -> Iterator[tuple[int, int]]:
+    """Places of facts that share what they are about."""
+    sharers: defaultdict[str, list[int]] = defaultdict(list)
+    for place, statement in enumerate(shelf.statements):
+        for concept in about(statement) or statement.concepts:
+            sharers[concept].append(place)
+    seen: set[tuple[int, int]] = set()
+    for places in sharers.values():
+        if len(places) <= MAX_SHARERS:
+            seen.update((one, other) for one in places for other in places if one < other)
+    yield from sorted(seen)
 
 
 def _overlap(first: Statement, second: Statement) -> float:
-    """The share of the smaller statement's concepts that both have, where one tells something."""
+    """The share of the smaller statement's concepts that both have."""
     shared = first.concepts & second.concepts
-    if not about(first) & about(second):
-        return 0.0
-    return len(shared) / min(len(first.concepts), len(second.concepts))
+    return len(shared) / min(len(first.concepts), len(second.concepts)) if shared else 0.0

@@ -11,12 +11,15 @@ from datetime import datetime
 import numpy as np
 from numpy.typing import NDArray
 
-from memory.database import Database, from_stamp, to_stamp
+from memory.database import Database, from_stamp, to_half, to_stamp, to_vector
 from memory.episode import Episode, Owner
 from memory.facts import Fact
 
 LEARNER = "cerebellum"
 """The cursor of what was decided, beside those of the stores; it has no generation."""
+
+MAX_FACTS = 1000
+"""An owner's newest facts that are compared and searched: 3 MB of vectors in memory."""
 
 # A fact's ``revision`` is new at every change of the row: what follows it sees each change. It is
 # counted apart, because the highest row may be deleted.
@@ -58,7 +61,9 @@ CREATE TABLE summary (
     user TEXT NOT NULL,
     text TEXT NOT NULL,
     made_by TEXT NOT NULL,
-    created INTEGER NOT NULL
+    created INTEGER NOT NULL,
+    embedding TEXT,
+    vector BLOB
 );
 CREATE INDEX summary_by_owner ON summary (tenant, user);
 CREATE TABLE summary_member (
@@ -131,7 +136,7 @@ class FactLog:
                     "UPDATE fact SET revision = ?, valid_to = ?, recorded_to = ?, ended_by = ?"
                     " WHERE id = ? AND recorded_to IS NULL",
                     (
-                        _next_revision(db),
+                        next_revision(db),
                         to_stamp(ending.valid_to),
                         to_stamp(now),
                         ending.episode,
@@ -161,6 +166,32 @@ class FactLog:
             "tenant = ? AND user = ? AND recorded_to IS NULL ORDER BY revision DESC LIMIT ?",
             (owner.tenant, owner.user, limit),
         )
+
+    def newest(self, owner: Owner) -> list[tuple[Fact, NDArray[np.float32] | None]]:
+        """The facts that are compared and searched, with their vectors."""
+        return [(row.fact, row.vector) for row in self.current(owner, MAX_FACTS)]
+
+    def tag_conflicts(
+        self, owner: Owner, pairs: Collection[tuple[str, str]], now: datetime
+    ) -> None:
+        """These pairs of the owner's facts conflict, and no others; durable on return."""
+        key = (owner.tenant, owner.user)
+        with self._database.write() as db:
+            db.execute("DELETE FROM conflict WHERE tenant = ? AND user = ?", key)
+            db.executemany(
+                "INSERT INTO conflict VALUES (?, ?, ?, ?, ?)",
+                [(*key, first, second, to_stamp(now)) for first, second in pairs],
+            )
+
+    def conflicts(self, owner: Owner) -> list[tuple[str, str]]:
+        """Pairs of the owner's facts that the last sleep tagged and that are both current."""
+        current = "IN (SELECT id FROM fact WHERE recorded_to IS NULL)"
+        with self._database.read() as db:
+            return db.execute(
+                "SELECT first, second FROM conflict WHERE tenant = ? AND user = ?"
+                f" AND first {current} AND second {current}",
+                (owner.tenant, owner.user),
+            ).fetchall()
 
     def all(self, owner: Owner) -> list[Fact]:
         """Current and ended ones, oldest first."""
@@ -200,7 +231,7 @@ class FactLog:
         with self._database.write(durable=False) as db:
             db.executemany(
                 "UPDATE fact SET embedding = ?, vector = ? WHERE id = ?",
-                [(self._embedding_id, _half(vector), id_) for id_, vector in vectors.items()],
+                [(self._embedding_id, to_half(vector), id_) for id_, vector in vectors.items()],
             )
 
     def _rows(self, where: str, values: Sequence[object]) -> list[FactRow]:
@@ -210,46 +241,9 @@ class FactLog:
         for columns in found:
             vector = None
             if columns[-1] is not None and columns[-2] == self._embedding_id:
-                vector = np.frombuffer(columns[-1], "<f2").astype(np.float32)
+                vector = to_vector(columns[-1])
             rows.append(FactRow(columns[0], _to_fact(columns[1:-2]), vector))
         return rows
-
-
-def forget(db: sqlite3.Connection, owner: Owner, episodes: Collection[str]) -> list[str]:
-    """Takes out what was learnt from the episodes: their facts, and the summaries that quote
-    them; a fact that only they ended is current again. Returns the ids taken out.
-
-    It is called inside the transaction that deletes the episodes.
-    """
-    gone: list[str] = []
-    for episode in episodes:
-        key = (episode, owner.tenant, owner.user)
-        facts = db.execute(
-            "SELECT id FROM fact WHERE source = ? AND tenant = ? AND user = ?", key
-        ).fetchall()
-        summaries = db.execute(
-            "SELECT id FROM summary JOIN summary_member ON summary = id"
-            " WHERE episode = ? AND tenant = ? AND user = ?",
-            key,
-        ).fetchall()
-        gone += [row[0] for row in (*facts, *summaries)]
-        for (id_,) in facts:
-            db.execute("DELETE FROM fact WHERE id = ?", (id_,))
-            db.execute("DELETE FROM conflict WHERE first = ? OR second = ?", (id_, id_))
-        for (id_,) in summaries:
-            db.execute("DELETE FROM summary WHERE id = ?", (id_,))
-            db.execute("DELETE FROM summary_member WHERE summary = ?", (id_,))
-        db.execute("DELETE FROM recall_use WHERE episode = ?", (episode,))
-        ended = db.execute(
-            "SELECT id FROM fact WHERE ended_by = ? AND tenant = ? AND user = ?", key
-        ).fetchall()
-        for (id_,) in ended:
-            db.execute(
-                "UPDATE fact SET revision = ?, valid_to = NULL, recorded_to = NULL,"
-                " ended_by = NULL WHERE id = ?",
-                (_next_revision(db), id_),
-            )
-    return gone
 
 
 def _insert(
@@ -259,7 +253,7 @@ def _insert(
     db.execute(
         f"INSERT INTO fact ({_COLUMNS}) VALUES ({', '.join('?' * 14)})",
         (
-            _next_revision(db),
+            next_revision(db),
             fact.id,
             fact.owner.tenant,
             fact.owner.user,
@@ -272,12 +266,13 @@ def _insert(
             ends[1],
             json.dumps(fact.supersedes),
             embedding_id,
-            _half(vector),
+            to_half(vector),
         ),
     )
 
 
-def _next_revision(db: sqlite3.Connection) -> int:
+def next_revision(db: sqlite3.Connection) -> int:
+    """The number of the next change of a fact."""
     db.execute("UPDATE fact_revision SET value = value + 1")
     return int(db.execute("SELECT value FROM fact_revision").fetchone()[0])
 
@@ -302,7 +297,3 @@ def _to_fact(columns: Sequence[object]) -> Fact:
 def _time(stamp: object) -> datetime:
     assert isinstance(stamp, int)
     return from_stamp(stamp)
-
-
-def _half(vector: NDArray[np.float32]) -> bytes:
-    return vector.astype("<f2").tobytes()

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kiki.errors import IdempotencyConflictError
-from memory import fact_log, turns
-from memory.database import Database, from_stamp, to_stamp
+from memory import fact_log, removals, summary_log, turns
+from memory.database import Database, from_stamp, to_half, to_stamp, to_vector
 from memory.episode import Episode, IdempotentReply, Owner
 from memory.lock import FolderLock
 from memory.when import Span
@@ -55,7 +55,7 @@ CREATE INDEX reply_by_age ON reply (stored);
 CREATE TABLE cursor (store TEXT PRIMARY KEY, generation TEXT NOT NULL, seq INTEGER NOT NULL);
 """
 # Format n + 1 is format n with step n run on it; a step that was shipped is never changed.
-_STEPS = (_EPISODES, fact_log.SCHEMA, turns.SCHEMA)
+_STEPS = (_EPISODES, fact_log.SCHEMA, turns.SCHEMA, removals.SCHEMA)
 SCHEMA_VERSION = len(_STEPS)
 _COLUMNS = (
     "seq, id, tenant, user, conversation, turn, user_text, answer_text, domains, adapters,"
@@ -75,7 +75,7 @@ class JournalRow:
 
 class Journal:
     """The episodes of one data folder (mode 0700, owned by one process), in writing order;
-    ``facts`` is what was learnt from them.
+    ``facts`` and ``summaries`` are what was made of them, ``removals`` takes out of all.
 
     Raises `StoreLockedError` when another process owns the folder, `StoreError` when the file is
     damaged or newer, or the disk is full. Thread-safe.
@@ -98,6 +98,8 @@ class Journal:
             self._lock.release()
             raise
         self.facts = fact_log.FactLog(self._database, embedding_id)
+        self.summaries = summary_log.SummaryLog(self._database, embedding_id)
+        self.removals = removals.Removals(self._database)
 
     def close(self) -> None:
         self._database.close()
@@ -229,7 +231,7 @@ class Journal:
         with self._database.write() as db:
             db.executemany(
                 "UPDATE episode SET embedding = ?, vector = ? WHERE seq = ?",
-                [(self._embedding_id, _half(vector), seq) for seq, vector in vectors.items()],
+                [(self._embedding_id, to_half(vector), seq) for seq, vector in vectors.items()],
             )
 
     def _rows(self, where: str, values: tuple[object, ...]) -> list[JournalRow]:
@@ -255,7 +257,7 @@ class Journal:
         )
         vector = None
         if blob is not None and embedding == self._embedding_id:
-            vector = np.frombuffer(blob, "<f2").astype(np.float32)
+            vector = to_vector(blob)
         return JournalRow(seq, episode, vector)
 
 
@@ -296,10 +298,5 @@ def _to_columns(
         to_stamp(episode.created),
         episode.status,
         None if vector is None else embedding_id,
-        None if vector is None else _half(vector),
+        None if vector is None else to_half(vector),
     )
-
-
-def _half(vector: NDArray[np.float32]) -> bytes:
-    """Half precision: the cosine of a 768-d vector moves by less than 1e-3."""
-    return vector.astype("<f2").tobytes()

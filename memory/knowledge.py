@@ -2,29 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import threading
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
 from memory.cerebellum import Cerebellum
 from memory.episode import Owner
-from memory.fact_index import Embed, FactHit, FactIndex
+from memory.fact_index import FactHit, FactIndex, SummaryHit
 from memory.facts import Fact
 from memory.journal import Journal
 from memory.learner import Learner
+from memory.shelves import Embed
+
+USES_HELD = 256
+"""Recalls that are counted in memory before they are written down."""
 
 
 class Knowledge:
     """The facts of an open memory. With a ``cerebellum`` it learns from every episode, in a
-    thread; without one it knows what was learnt before. Thread-safe; raises `StoreError`."""
+    thread; without one it knows what was learnt before. ``changed`` is called after a change of
+    the facts. Thread-safe; raises `StoreError`."""
 
-    def __init__(self, journal: Journal, embed: Embed, cerebellum: Cerebellum | None) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        embed: Embed,
+        cerebellum: Cerebellum | None,
+        changed: Callable[[], None] = lambda: None,
+    ) -> None:
         self._log = journal.facts
-        self._index = FactIndex(journal.facts, embed)
+        self._summaries = journal.summaries
+        self._uses: Counter[str] = Counter()
+        self._lock = threading.Lock()
+        self._index = FactIndex(journal.facts, journal.summaries, embed)
         self._cerebellum = cerebellum
         self._learner = (
-            Learner(journal, self._index, cerebellum, embed) if cerebellum is not None else None
+            Learner(journal, self._index, cerebellum, embed, changed)
+            if cerebellum is not None
+            else None
         )
 
     def start(self) -> None:
@@ -35,6 +53,7 @@ class Knowledge:
         """Stops learning; what is not decided waits in the journal for the next start."""
         if self._learner is not None:
             self._learner.stop()
+        self._keep_uses()
 
     def wake(self) -> None:
         if self._learner is not None:
@@ -68,6 +87,29 @@ class Knowledge:
         """The owner's current facts that bear on ``question`` (embedded as ``vector``), best
         first. What was superseded is not among them."""
         return self._index.answering(owner, question, vector, limit)
+
+    def summaries(self, owner: Owner, vector: NDArray[np.float32], limit: int) -> list[SummaryHit]:
+        """The owner's summaries near a question embedded as ``vector``, best first. Of an episode
+        that sleep evicted they are what is left."""
+        return self._index.summaries(owner, vector, limit)
+
+    def conflicts(self, owner: Owner) -> list[tuple[str, str]]:
+        """Pairs of current facts that the last sleep found to contradict each other."""
+        return self._log.conflicts(owner)
+
+    def note_uses(self, episodes: Collection[str]) -> None:
+        """These were recalled; sleep keeps what is used. Written down now and then."""
+        with self._lock:
+            self._uses.update(episodes)
+            full = self._uses.total() >= USES_HELD
+        if full:
+            self._keep_uses()
+
+    def _keep_uses(self) -> None:
+        with self._lock:
+            uses, self._uses = self._uses, Counter()
+        if uses:
+            self._summaries.note_uses(uses)
 
     def outdated(self, owner: Owner, episodes: Collection[str]) -> set[str]:
         """Of ``episodes`` those whose facts have all ended: not to be recalled as current."""

@@ -6,7 +6,7 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from memory.cerebellum import Cerebellum, Verdict
 from memory.cerebellum.concepts import Statement, read
 from memory.episode import Episode
-from memory.fact_index import Embed, FactHit, FactIndex
+from memory.fact_index import FactHit, FactIndex
 from memory.fact_log import Ending, Learnt
 from memory.facts import Fact, fact_id
 from memory.journal import Journal
 from memory.projector import pause_after
+from memory.shelves import Embed
 from memory.words import entities, fold
 
 logger = logging.getLogger("kiki.memory")
@@ -48,17 +49,23 @@ class Learner:
 
     The journal is its queue and keeps its place: what was not decided when the process died is
     decided at the next start. Only what the user said is evidence; a sentence that repeats an
-    earlier answer of the conversation teaches nothing.
+    earlier answer of the conversation teaches nothing. ``changed`` is called after a change.
     """
 
     def __init__(
-        self, journal: Journal, index: FactIndex, cerebellum: Cerebellum, embed: Embed
+        self,
+        journal: Journal,
+        index: FactIndex,
+        cerebellum: Cerebellum,
+        embed: Embed,
+        changed: Callable[[], None] = lambda: None,
     ) -> None:
         self.last_error: str | None = None
         self._journal = journal
         self._index = index
         self._cerebellum = cerebellum
         self._embed = embed
+        self._tell = changed
         self._cursor = journal.facts.learnt_up_to()
         self._failures = 0
         self._stopping = False
@@ -134,6 +141,8 @@ class Learner:
         now = datetime.now(UTC)
         learnt = self._decide(episode, now)
         self._journal.facts.learn(learnt, up_to=seq, now=now)
+        if learnt.added or learnt.ended:
+            self._tell()
         with self._changed:
             self._cursor = seq
             self._changed.notify_all()

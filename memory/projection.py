@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from memory.atlas import VectorPoint, VectorStore
 from memory.database import to_stamp
-from memory.episode import Episode
+from memory.episode import Episode, Owner
 from memory.journal import Journal, JournalRow
 from memory.stores import Stores
 from memory.trace import GraphStore
@@ -20,7 +20,8 @@ from memory.trace import GraphStore
 Embed = Callable[[Sequence[str]], NDArray[np.float32]]
 BATCH = 256
 FACTS = "trace-facts"
-"""The cursor of what was learnt, in Trace: the last change that it holds."""
+SUMMARIES = "trace-summaries"
+"""The cursors of what was made of the episodes, in Trace."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,45 @@ class Projection:
         self.journal.advance(FACTS, trace.generation, changes[-1].revision)
         return True
 
+    def removals_to_atlas(self, atlas: VectorStore) -> bool:
+        """Takes out of Atlas what was next removed; True when there may be more."""
+        return self._remove(
+            "atlas-removals", atlas.generation, lambda owner, ids: atlas.delete(ids)
+        )
+
+    def learnt_to_trace(self, trace: GraphStore) -> bool:
+        """Brings Trace what follows the episodes: facts, summaries, and removals after them."""
+        return (
+            self.facts_to_trace(trace)
+            or self._summaries_to_trace(trace)
+            or self._remove("trace-removals", trace.generation, trace.delete)
+        )
+
+    def _summaries_to_trace(self, trace: GraphStore) -> bool:
+        after = self.journal.cursor(SUMMARIES, trace.generation)
+        made = self.journal.summaries.after(after, BATCH)
+        if not made:
+            return False
+        trace.write_summaries([summary for _, summary in made])
+        self.journal.advance(SUMMARIES, trace.generation, made[-1][0])
+        return True
+
+    def _remove(
+        self, cursor: str, generation: str, delete: Callable[[Owner, Collection[str]], None]
+    ) -> bool:
+        removed = self.journal.removals.after(self.journal.cursor(cursor, generation), BATCH)
+        if not removed:
+            return False
+        kept = self.journal.removals.written_again([one.id for one in removed])
+        gone: dict[Owner, list[str]] = {}
+        for one in removed:
+            if one.id not in kept:
+                gone.setdefault(one.owner, []).append(one.id)
+        for owner, ids in gone.items():
+            delete(owner, ids)
+        self.journal.advance(cursor, generation, removed[-1].seq)
+        return True
+
     def rebuild(self, progress: Callable[[int, int], None]) -> None:
         """Makes both stores anew from the journal; ``progress`` gets (done, all)."""
         atlas = self.open_atlas(anew=True)
@@ -88,7 +128,7 @@ class Projection:
             self.to_trace(trace, rows)
             seq, done = rows[-1].seq, done + len(rows)
             progress(done, total)
-        while self.facts_to_trace(trace):
+        while self.learnt_to_trace(trace) or self.removals_to_atlas(atlas):
             pass
         self.journal.advance("atlas", atlas.generation, seq)
         self.journal.advance("trace", trace.generation, seq)

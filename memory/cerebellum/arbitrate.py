@@ -14,6 +14,7 @@ Action = Literal["UPDATE", "DELETE", "NONE"]
 # Above it two texts say the same where no name, number or opposite tells them apart.
 SAME_COSINE = 0.92
 SAME_OVERLAP = 0.6
+SAYS_MORE = "says more"
 
 _RETRACTS = re.compile(
     r"n't [^.]*any ?more|\b(?:no longer|not \w+ [^.]*any ?more|(?:stopped|quit|gave up|given up)\b"
@@ -88,7 +89,7 @@ def arbitrate(stored: Statement, new: Statement, cosine: float) -> Verdict:
     if old <= said:
         if _ADDS.search(folded):
             return _unrelated("stands beside it")
-        return Verdict("UPDATE", True, "says more")
+        return Verdict("UPDATE", True, SAYS_MORE)
     return _differing(stored, new, old, said, folded, cosine)
 
 

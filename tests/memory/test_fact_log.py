@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from memory import Episode, Owner
-from memory.fact_log import Ending, Learnt, forget
+from memory.fact_log import Ending, Learnt
 from memory.facts import Fact, fact_id, summary_id
 from memory.journal import SCHEMA_VERSION, Journal
 from tests.memory.parts import ALICE, START, episode, vector_of
@@ -90,8 +90,7 @@ def test_forgetting_an_episode_takes_its_facts_and_reopens_what_it_ended(journal
     journal.facts.learn(learnt(old), up_to=1, now=START)
     ending = Ending(old.id, second.id, second.created)
     journal.facts.learn(learnt(new, ended=(ending,)), up_to=2, now=LATER)
-    with journal._database.write() as db:
-        assert forget(db, ALICE, [second.id]) == [new.id]
+    assert journal.removals.delete(ALICE, [second.id]) == 1
     assert [row.fact for row in journal.facts.current(ALICE, 10)] == [old]
 
 
@@ -102,8 +101,7 @@ def test_another_owners_facts_are_not_seen(journal: Journal) -> None:
     assert journal.facts.current(bob, 10) == []
     assert journal.facts.all(bob) == []
     assert journal.facts.state(bob) == (0, 0)
-    with journal._database.write() as db:
-        assert forget(db, bob, [one.id]) == []
+    assert journal.removals.delete(bob, [one.id]) == 0
     assert journal.facts.all(ALICE) == [fact]
 
 
