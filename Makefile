@@ -1,11 +1,12 @@
 # make serve   sets everything up and starts the gateway
 # make test    sets up the training and test packages too, and runs lint, types and tests
+# make test-neo4j  runs the graph store's tests over Bolt, on ArcadeDB's server (Java is in it)
 # make test-vllm  installs vLLM's CPU build beside it and runs the engine tests on it
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: serve setup setup-dev test test-vllm lint lock clean
+.PHONY: serve setup setup-dev test test-neo4j test-vllm lint lock clean
 
 serve: setup
 	$(BIN)/kiki serve
@@ -46,6 +47,10 @@ test-vllm: setup-dev
 	PYTHON=$(PYTHON) scripts/setup-vllm
 	TEST_VLLM=1 $(BIN)/python -m pytest tests/contract -k vllm
 	TEST_VLLM=1 $(BIN)/python -m pytest tests/adapters/engines/vllm/test_real.py
+
+# ArcadeDB's server takes the real driver's calls; a minute or two, 1 GB of memory.
+test-neo4j: setup-dev
+	TEST_NEO4J=1 $(BIN)/python -m pytest tests/contract/test_graph_store.py -k arcadedb
 
 lint: setup-dev
 	$(BIN)/ruff check .

@@ -14,6 +14,7 @@ from memory.atlas import REBUILD
 from memory.database import Database
 from memory.episode import Episode, Owner
 from memory.facts import Fact, Summary
+from memory.stems import TOKENIZER
 from memory.trace import FOLLOW_UP_WEIGHT, MAX_POSTINGS, TraceHit, rarity, word_score
 from memory.trace_rows import drop, find, link, node
 from memory.words import entities, fold, search_terms
@@ -23,7 +24,7 @@ SCHEMA_VERSION = 2
 # Nodes and edges are general, so that new kinds need no new tables. The full text keeps the
 # owner as a word of its own column: the engine then intersects the posting lists, and one
 # tenant's search doesn't walk another's episodes.
-_EPISODES = """
+_EPISODES = f"""
 CREATE TABLE meta (generation TEXT NOT NULL);
 CREATE TABLE owner (
     id INTEGER PRIMARY KEY,
@@ -56,7 +57,7 @@ CREATE TABLE episode (
 );
 CREATE INDEX episode_by_turn ON episode (conversation, turn);
 CREATE VIRTUAL TABLE body USING fts5(
-    owner, user_text, answer_text, tokenize = 'porter unicode61 remove_diacritics 2'
+    owner, user_text, answer_text, tokenize = '{TOKENIZER}'
 );
 """
 
