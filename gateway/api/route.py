@@ -86,6 +86,7 @@ def _conversation(messages: list[ChatMessage]) -> tuple[str, tuple[Said, ...]]:
     if not question.strip():
         param = f"messages[{asked[-1]}].content"
         raise RequestError("The question is empty.", param=param, fix="Ask something.")
+    _refuse_half_pairs(question, f"messages[{asked[-1]}].content")
     return question, tuple(Said(said.role, said.text) for said in messages[: asked[-1]])
 
 
@@ -98,3 +99,14 @@ def _check(queries: list[str]) -> None:
             raise RequestError("A query is empty.", param=param, fix="Ask something.")
         if len(query) > MAX_CHARACTERS:
             raise RequestError(f"A query is over {MAX_CHARACTERS} characters.", param=param)
+        _refuse_half_pairs(query, param)
+
+
+def _refuse_half_pairs(text: str, param: str) -> None:
+    """The answer repeats the question, and no UTF-8 can hold half a surrogate pair."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise RequestError(
+            "The text holds half a surrogate pair.", param=param, fix="Send valid Unicode text."
+        ) from None

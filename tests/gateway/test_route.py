@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -99,13 +97,15 @@ async def test_odd_texts_have_a_valid_answer(http, kind):
     assert body["fallback"] is (body["domains"] == [])
 
 
-async def test_half_a_surrogate_pair_is_answered_or_refused(http):
-    for raw in ('{"query": "half \\ud800 a pair"}', '{"query": "\\udfff"}'):
-        response = await http.post(
-            "/v1/route", content=raw, headers={"content-type": "application/json"}
-        )
-        assert response.status_code in (200, 400)
-        json.loads(response.text)
+async def test_half_a_surrogate_pair_is_refused_by_its_place(http):
+    json_type = {"content-type": "application/json"}
+    for raw, param in (
+        ('{"query": "half \\ud800 a pair"}', "query"),
+        ('{"messages": [{"role": "user", "content": "\\udfff"}]}', "messages[0].content"),
+    ):
+        response = await http.post("/v1/route", content=raw, headers=json_type)
+        assert response.status_code == 400
+        assert response.json()["error"]["param"] == param
 
 
 @settings(
