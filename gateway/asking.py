@@ -18,6 +18,8 @@ from memory.cerebellum import Ask
 log = logging.getLogger("kiki.gateway")
 
 CONTEXT_TOKENS = 2048
+START_S = 300.0
+"""Nobody waits for it: the rules decide meanwhile."""
 
 
 class EngineAsk:
@@ -129,6 +131,7 @@ async def _own(settings: Settings, model: Path) -> AsyncIterator[Engine]:
         slots=1,
         context_tokens=CONTEXT_TOKENS,
         threads=settings.router_threads,
+        start_timeout=START_S,
     )
     starting = asyncio.create_task(_start(engine))
     try:

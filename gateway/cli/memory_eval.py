@@ -14,7 +14,7 @@ from gateway.settings import Settings, load_settings
 from kiki.errors import EngineUnavailableError
 
 UNLIMITED_S = 600.0
-START_S = 120.0
+START_S = 300.0
 
 
 @click.command("eval")
