@@ -3,33 +3,29 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kiki.errors import StoreError, StoreUnavailableError
-from memory.atlas import VectorHit, VectorStore
+from memory.atlas import VectorStore
 from memory.cerebellum import Cerebellum
-from memory.episode import Episode, IdempotentReply, Owner, Recollection
-from memory.journal import Journal, JournalRow
+from memory.episode import Episode, IdempotentReply, Owner, RecalledEpisode, Recollection
+from memory.journal import Journal
 from memory.knowledge import Knowledge
 from memory.projection import Embed, Projection
 from memory.projector import Projector
-from memory.recall import CANDIDATES, fuse, recollect
+from memory.ranking import Question, Ranked
+from memory.recall import MAX_READ, find, read, recollect, relevant, without_repeats
 from memory.stores import Stores
-from memory.trace import GraphStore, TraceHit
-from memory.words import entities
+from memory.trace import GraphStore
 
 logger = logging.getLogger("kiki.memory")
-
-# Episodes that wait for projection are compared one by one, so only so many of the newest.
-MAX_TAIL = 512
-
-HitT = TypeVar("HitT", VectorHit, TraceHit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +69,6 @@ class Aeon:
         self._journal: Journal | None = None
         self._atlas: Projector[VectorStore] | None = None
         self._trace: Projector[GraphStore] | None = None
-        # Atlas is searched beside Trace; its engine leaves the interpreter free meanwhile.
 
     def open(self) -> None:
         """Takes the folder and starts projecting.
@@ -143,35 +138,51 @@ class Aeon:
         limit: int = 6,
         conversation: str | None = None,
         exclude_ids: Collection[str] = (),
+        now: datetime | None = None,
     ) -> Recollection:
         """What the owner's earlier episodes say about ``text`` (embedded as ``vector``).
 
         ``conversation`` is the one going on; ``exclude_ids`` are episodes that the prompt holds
-        already. Sees every acknowledged write. Raises `StoreUnavailableError` when a store is
-        down.
+        already; ``now`` is what "yesterday" is seen from. An episode whose facts were all
+        superseded is left out, but not where the question names a time. Sees every acknowledged
+        write. Raises `StoreUnavailableError` when a store is down.
         """
-        journal, atlas, trace = self._parts()
-        excluded = set(exclude_ids)
-        # The tail is read after the search, from a cursor taken before it: an episode that is
-        # projected in between is then found twice, never missed.
-        projected = atlas.cursor
-        found = atlas.store().search(owner, vector, CANDIDATES, excluded)
-        room = CANDIDATES + len(excluded)
-        texts = trace.store().search_text(owner, text, room)
-        graph = trace.store().neighbours(owner, entities(text), room)
-        vectors = _with_tail(found, journal.tail(owner, projected, MAX_TAIL), vector)
-        # Before they are fused: what the prompt holds already takes no other episode's place.
-        candidates = fuse(
-            _without(vectors, excluded), _without(texts, excluded), _without(graph, excluded)
-        )
+        question = Question.of(text, vector, now)
+        found = relevant(self._find(owner, question, exclude_ids))
+        near = without_repeats(found[:MAX_READ], len(vector))
+        if near and not question.spans:
+            outdated = self.knowledge.outdated(owner, [one.turn.id for one in near])
+            near = [one for one in near if one.turn.id not in outdated]
         return recollect(
-            candidates,
-            journal.get(owner, [one.id for one in candidates]),
-            vector,
-            conversation=conversation,
+            read(near, owner, self._parts()[0], conversation=conversation),
             limit=limit,
             budget_tokens=budget_tokens,
             count_tokens=count_tokens,
+        )
+
+    def search(
+        self,
+        owner: Owner,
+        text: str,
+        vector: NDArray[np.float32],
+        *,
+        limit: int,
+        now: datetime | None = None,
+    ) -> list[RecalledEpisode]:
+        """The ``limit`` episodes that fit ``text`` best, best first, however little they fit."""
+        ranked = self._find(owner, Question.of(text, vector, now), ())
+        return read(ranked[:limit], owner, self._parts()[0], conversation=None)
+
+    def _find(self, owner: Owner, question: Question, excluded: Collection[str]) -> list[Ranked]:
+        journal, atlas, trace = self._parts()
+        return find(
+            question,
+            owner,
+            journal,
+            projected=atlas.cursor,
+            atlas=atlas.store(),
+            trace=trace.store(),
+            excluded=set(excluded),
         )
 
     def keep_reply(self, owner: Owner, reply: IdempotentReply) -> bool:
@@ -237,17 +248,3 @@ class Aeon:
         return Projection(
             self.folder, journal, self._stores, self._embedding_id, self._dimension, self._embed
         )
-
-
-def _with_tail(
-    hits: Sequence[VectorHit], tail: Sequence[JournalRow], vector: NDArray[np.float32]
-) -> list[VectorHit]:
-    best = {hit.id: hit for hit in hits}
-    for row in tail:
-        if row.vector is not None:
-            best[row.episode.id] = VectorHit(row.episode.id, float(row.vector @ vector))
-    return sorted(best.values(), key=lambda hit: -hit.score)[:CANDIDATES]
-
-
-def _without(hits: Sequence[HitT], excluded: Collection[str]) -> list[HitT]:
-    return [hit for hit in hits if hit.id not in excluded][:CANDIDATES]

@@ -1,127 +1,146 @@
-"""Recall: vectors, words and the graph searched, fused, filtered and cut to a token budget."""
+"""Recall: what was found and ranked, cut to what is relevant, says it once, and fits the prompt."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-from memory.atlas import VectorHit
-from memory.episode import RecalledEpisode, Recollection
-from memory.journal import JournalRow
+from memory.atlas import VectorStore
+from memory.episode import Owner, RecalledEpisode, Recollection
+from memory.journal import Journal, JournalRow
+from memory.ranking import Floats, Question, Ranked, rank, vectors_of
 from memory.render import render_block, render_quote
-from memory.trace import TraceHit
+from memory.trace import GraphStore
+from memory.words import entities
 
-# Reciprocal rank fusion (Cormack, Clarke, Buettcher 2009): score = sum of 1 / (K + rank).
-RRF_K = 60
-# Each search gives so many candidates, and so many of all are looked at closely.
-CANDIDATES = 24
-FUSED = 24
+# What each search gives at most, before the neighbours of all of it are looked at too.
+VECTORS = 48
+TEXTS = 48
+GRAPH = 24
+DATED = 64
+MAX_READ = 32
+"""Of what was found, so many are read with their texts."""
+# Episodes that wait for projection are compared one by one, so only so many of the newest.
+MAX_TAIL = 512
 # Cosines of all-mpnet-base-v2: an episode passes alone from ALONE, or from SUPPORTED when it also
-# shares words or names with the question (tests/memory/test_relevance.py measures both).
+# shares words or names with the question (tests/memory/test_relevance.py measures both), and from
+# BESIDE when it was said in the time asked for, or stands next to one that passes.
 ALONE = 0.35
 SUPPORTED = 0.28
+BESIDE = 0.2
 # Two episodes whose user texts are this close say the same; the newest is kept.
 SAME = 0.97
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """An episode that a search gave: its fused score, and whether it shares words or names with
-    the question, as ``reasons`` say."""
+def find(
+    question: Question,
+    owner: Owner,
+    journal: Journal,
+    *,
+    projected: int,
+    atlas: VectorStore,
+    trace: GraphStore,
+    excluded: Collection[str],
+) -> list[Ranked]:
+    """The owner's episodes that bear on the question, best first.
 
-    id: str
-    score: float
-    reasons: tuple[str, ...]
+    ``projected`` is the journal's number up to which Atlas holds every episode, read before this
+    is called: one that is projected meanwhile is then found twice, never missed. Raises
+    `StoreUnavailableError` when a store is down.
+    """
+    room = len(excluded)
+    vectors = atlas.search(owner, question.vector, VECTORS, excluded)
+    texts = trace.search_text(owner, question.text, TEXTS + room)
+    graph = trace.neighbours(owner, entities(question.text), GRAPH + room)
+    ids = {hit.id for hits in (vectors, texts, graph) for hit in hits}
+    ids.update(_nearest(journal.tail(owner, projected, MAX_TAIL), question.vector))
+    ids.update(journal.within(owner, question.spans, DATED))
+    # What the prompt holds already takes no other episode's place.
+    turns = journal.around(owner, ids.difference(excluded))
+    return rank(question, [turn for turn in turns if turn.id not in excluded], texts, graph)
 
 
-def fuse(
-    vectors: Sequence[VectorHit], texts: Sequence[TraceHit], graph: Sequence[TraceHit]
-) -> list[Candidate]:
-    """The three searches' hits (each best first) as one list, the best `FUSED`."""
-    scores: defaultdict[str, float] = defaultdict(float)
-    reasons: defaultdict[str, list[str]] = defaultdict(list)
-    searches: tuple[Sequence[VectorHit | TraceHit], ...] = (vectors, texts, graph)
-    for hits in searches:
-        for rank, found in enumerate(hits, start=1):
-            scores[found.id] += 1 / (RRF_K + rank)
-    for hit in texts:
-        reasons[hit.id].append(f"text {hit.score:.1f}")
-    for hit in graph:
-        reasons[hit.id].append(f"mentions {', '.join(hit.names)}")
-    best = sorted(scores, key=lambda id_: -scores[id_])[:FUSED]
-    return [Candidate(id_, scores[id_], tuple(reasons[id_])) for id_ in best]
+def relevant(ranked: Sequence[Ranked]) -> list[Ranked]:
+    """Those that pass the floors, in their order."""
+    passed = {one.turn.id for one in ranked if _passes(one)}
+    near = {id_ for one in ranked if one.turn.id in passed for id_ in one.beside}
+    return [
+        one
+        for one in ranked
+        if one.turn.id in passed or (one.turn.id in near and one.cosine >= BESIDE)
+    ]
+
+
+def without_repeats(ranked: Sequence[Ranked], dimension: int) -> list[Ranked]:
+    """Of episodes that say the same the newest, in the place of the best."""
+    vectors = vectors_of([one.turn for one in ranked], dimension)
+    same = vectors @ vectors.T >= SAME
+    kept, seen = [], set[int]()
+    for place in range(len(ranked)):
+        if place not in seen:
+            group = {place, *np.flatnonzero(same[place]).tolist()} - seen
+            kept.append(max((ranked[one] for one in group), key=lambda one: one.turn.created))
+            seen |= group
+    return kept
+
+
+def read(
+    ranked: Sequence[Ranked], owner: Owner, journal: Journal, *, conversation: str | None
+) -> list[RecalledEpisode]:
+    """The ranked episodes with their texts, and why they came; one that has been deleted since is
+    left out. ``conversation`` is the one going on."""
+    rows = journal.get(owner, [one.turn.id for one in ranked])
+    return [
+        RecalledEpisode(rows[one.turn.id].episode, one.score, _reasons(one, conversation))
+        for one in ranked
+        if one.turn.id in rows
+    ]
 
 
 def recollect(
-    candidates: Sequence[Candidate],
-    rows: dict[str, JournalRow],
-    vector: NDArray[np.float32],
+    found: Sequence[RecalledEpisode],
     *,
-    conversation: str | None,
     limit: int,
     budget_tokens: int,
     count_tokens: Callable[[str], int],
 ) -> Recollection:
-    """At most ``limit`` relevant episodes whose rendered block fits ``budget_tokens``.
-
-    ``rows`` are the journal's, by id; a candidate without one is left out.
-    """
-    relevant = _relevant(candidates, rows, vector, conversation)
+    """At most ``limit`` of the episodes, whose block fits ``budget_tokens``; the block has them
+    in the order in which they were said."""
     kept: list[RecalledEpisode] = []
-    quotes: list[str] = []
     block, tokens = "", 0
-    for recalled in _without_repeats(relevant, rows):
-        quote = render_quote(recalled.episode)
-        longer = render_block([*quotes, quote])
+    for recalled in found:
+        longer = _block([*kept, recalled])
         cost = count_tokens(longer)
         if cost > budget_tokens:
             continue
         kept.append(recalled)
-        quotes.append(quote)
         block, tokens = longer, cost
         if len(kept) == limit:
             break
     return Recollection(tuple(kept), block, tokens)
 
 
-def _relevant(
-    candidates: Sequence[Candidate],
-    rows: dict[str, JournalRow],
-    vector: NDArray[np.float32],
-    conversation: str | None,
-) -> list[RecalledEpisode]:
-    """The candidates above the floor, best first; of equals the newest first."""
-    passed = []
-    for candidate in candidates:
-        row = rows.get(candidate.id)
-        if row is None or row.vector is None:
-            continue
-        cosine = float(row.vector @ vector)
-        if cosine < (SUPPORTED if candidate.reasons else ALONE):
-            continue
-        reasons = [f"vector {cosine:.2f}", *candidate.reasons]
-        if row.episode.conversation == conversation:
-            reasons.append("same conversation")
-        passed.append(RecalledEpisode(row.episode, candidate.score, tuple(reasons)))
-    return sorted(passed, key=lambda one: (one.score, one.episode.created), reverse=True)
+def _nearest(tail: Sequence[JournalRow], vector: Floats) -> list[str]:
+    """Of the episodes that Atlas may not hold yet those nearest to the question."""
+    cosines = {row.episode.id: row.vector @ vector for row in tail if row.vector is not None}
+    return sorted(cosines, key=lambda id_: -cosines[id_])[:VECTORS]
 
 
-def _without_repeats(
-    ranked: Sequence[RecalledEpisode], rows: dict[str, JournalRow]
-) -> list[RecalledEpisode]:
-    """Of episodes that say the same the newest, in the place of the best."""
-    groups: list[list[RecalledEpisode]] = []
-    for recalled in ranked:
-        vector = rows[recalled.episode.id].vector
-        for group in groups:
-            first = rows[group[0].episode.id].vector
-            if vector is not None and first is not None and float(vector @ first) >= SAME:
-                group.append(recalled)
-                break
-        else:
-            groups.append([recalled])
-    return [max(group, key=lambda one: one.episode.created) for group in groups]
+def _passes(one: Ranked) -> bool:
+    floor = BESIDE if one.dated else SUPPORTED if one.shared else ALONE
+    return one.cosine >= floor
+
+
+def _reasons(one: Ranked, conversation: str | None) -> tuple[str, ...]:
+    reasons = [f"vector {one.cosine:.2f}", *one.shared]
+    if not _passes(one):
+        reasons.append("neighbour")
+    if one.turn.conversation == conversation:
+        reasons.append("same conversation")
+    return tuple(reasons)
+
+
+def _block(recalled: Sequence[RecalledEpisode]) -> str:
+    said = sorted((one.episode for one in recalled), key=lambda episode: episode.created)
+    return render_block([render_quote(episode) for episode in said])

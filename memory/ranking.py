@@ -1,0 +1,179 @@
+"""How well an episode fits a question: what the searches found, and what stands beside it."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memory.database import to_stamp
+from memory.trace import TraceHit
+from memory.turns import Turn
+from memory.when import Span, spans
+from memory.words import fold
+
+# In units of cosine; docs/memory.md says how they were chosen. A turn also counts for what was
+# said right before it, often the question that it answers, and right after.
+VECTOR_BEFORE, VECTOR_AFTER = 0.2, 0.1
+TEXT, TEXT_BEFORE, TEXT_AFTER = 0.04, 0.02, 0.012
+GRAPH = 0.005
+SPEAKER = 0.2
+TIME = 0.3
+RECENT = 0.01
+RECENT_DAYS = 90
+# What happened in a span is also told in the days after it.
+TOLD_AFTER_DAYS = 20
+_DAY = 86_400_000_000
+# "Anna: hello", "[8 May] Anna: hello", "Anna (8 May): hello". No space follows a clock's colon.
+_SPEAKER = re.compile(r"([^\W\d_][\w .'’-]{0,39})(?:\s?\([^()]*\))?:\s")
+_WORD = re.compile(r"\w+")
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked, with its embedding (float32, unit length) and the times that it names."""
+
+    text: str
+    vector: Floats
+    now: datetime
+    spans: tuple[Span, ...]
+
+    @classmethod
+    def of(cls, text: str, vector: Floats, now: datetime | None = None) -> Question:
+        seen_from = now or datetime.now(UTC)
+        return cls(text, vector, seen_from, tuple(spans(text, seen_from)))
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """A turn's score for a question and what it is made of.
+
+    ``cosine`` is the turn's own, 0 without a vector; ``shared`` says what it has in common with
+    the question by its words, names or time; ``beside`` are the ids of the turns next to it.
+    """
+
+    turn: Turn
+    score: float
+    cosine: float
+    dated: bool
+    shared: tuple[str, ...]
+    beside: tuple[str, ...]
+
+
+def rank(
+    question: Question,
+    turns: Sequence[Turn],
+    texts: Sequence[TraceHit],
+    graph: Sequence[TraceHit],
+) -> list[Ranked]:
+    """The turns, best first; ``texts`` and ``graph`` are what Trace found for the question."""
+    if not turns:
+        return []
+    places = {turn.id: place for place, turn in enumerate(turns)}
+    cosines = vectors_of(turns, len(question.vector)) @ question.vector
+    words, names = _scores(places, texts), _scores(places, graph)
+    times = np.array([_timeliness(turn, question.spans) for turn in turns], np.float32)
+    speakers = _named_speakers(turns, question.text)
+    before, after = _neighbours(turns)
+    scores = (
+        cosines
+        + VECTOR_BEFORE * _at(cosines, before)
+        + VECTOR_AFTER * _at(cosines, after)
+        + TEXT * words
+        + TEXT_BEFORE * _at(words, before)
+        + TEXT_AFTER * _at(words, after)
+        + GRAPH * names
+        + SPEAKER * np.array([bool(speaker) for speaker in speakers], np.float32)
+        + TIME * times
+        + RECENT * _recency(turns, question.now)
+    )
+    mentioned = {hit.id: hit.names for hit in graph}
+    ranked = []
+    for place in np.argsort(-scores, kind="stable").tolist():
+        turn = turns[place]
+        shared = []
+        if words[place]:
+            shared.append(f"text {words[place]:.1f}")
+        if turn.id in mentioned:
+            shared.append(f"mentions {', '.join(mentioned[turn.id])}")
+        if speakers[place]:
+            shared.append(f"said by {speakers[place]}")
+        if times[place]:
+            shared.append(f"time {times[place]:.2f}")
+        beside = [turns[near[place]].id for near in (before, after) if near[place] >= 0]
+        ranked.append(
+            Ranked(
+                turn,
+                float(scores[place]),
+                float(cosines[place]),
+                bool(times[place] == 1),
+                tuple(shared),
+                tuple(beside),
+            )
+        )
+    return ranked
+
+
+def vectors_of(turns: Sequence[Turn], dimension: int) -> Floats:
+    """Shape (len(turns), dimension); zeros where a turn has no vector."""
+    none = bytes(2 * dimension)
+    stored = b"".join(turn.vector or none for turn in turns)
+    return np.frombuffer(stored, "<f2").reshape(-1, dimension).astype(np.float32)
+
+
+def _scores(places: Mapping[str, int], hits: Sequence[TraceHit]) -> Floats:
+    scores = np.zeros(len(places), np.float32)
+    for hit in hits:
+        if hit.id in places:
+            scores[places[hit.id]] = hit.score
+    return scores
+
+
+def _timeliness(turn: Turn, spans: Sequence[Span]) -> float:
+    """1 in a span that was asked for, less the longer after it, 0 before."""
+    best = 0.0
+    for span in spans:
+        if turn.created >= to_stamp(span.start):
+            late = max(0.0, (turn.created - to_stamp(span.end)) / _DAY)
+            best = max(best, math.exp(-late / TOLD_AFTER_DAYS))
+    return best if best > 0.1 else 0.0
+
+
+def _named_speakers(turns: Sequence[Turn], question: str) -> list[str]:
+    """Who said each turn of a transcript ("Anna: ..."), where the question names them; else ''."""
+    asked = set(_WORD.findall(fold(question)))
+    speakers = []
+    for turn in turns:
+        match = _SPEAKER.search(turn.head)
+        known = match is not None and not asked.isdisjoint(fold(match[1]).split())
+        speakers.append(match[1] if match is not None and known else "")
+    return speakers
+
+
+def _neighbours(turns: Sequence[Turn]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """The places of the turn before and of the turn after each; -1 where there is none."""
+    at = {(turn.conversation, turn.turn): place for place, turn in enumerate(turns)}
+
+    def beside(step: int) -> NDArray[np.intp]:
+        found = [at.get((turn.conversation, turn.turn + step), -1) for turn in turns]
+        return np.array(found, np.intp)
+
+    return beside(-1), beside(1)
+
+
+def _at(values: Floats, places: NDArray[np.intp]) -> Floats:
+    """The values at ``places``; 0 at -1."""
+    return np.where(places >= 0, values[places], np.float32(0))
+
+
+def _recency(turns: Sequence[Turn], now: datetime) -> Floats:
+    """1 for what was just said, halved every `RECENT_DAYS`."""
+    ages = np.array([to_stamp(now) - turn.created for turn in turns], np.float64) / _DAY
+    return np.exp2(-np.maximum(ages, 0) / RECENT_DAYS).astype(np.float32)
