@@ -18,13 +18,16 @@ from pydantic_settings import (
 )
 
 from gateway.engine_settings import EngineSettings
+from gateway.store_settings import StoreSettings
 from kiki.errors import SettingsError
 from kiki.names import near
 
 ENV_PREFIX = "KIKI_"
+TEST_PREFIX = "KIKI_TEST_"
+"""Variables that name servers to the tests."""
 FILE_VARIABLE = "KIKI_CONFIG"
 DEFAULT_FILE = Path("kiki.toml")
-_SECRETS = frozenset({"vllm_api_key", "cerebellum_api_key"})
+_SECRETS = frozenset({"neo4j_password", "qdrant_api_key", "vllm_api_key", "cerebellum_api_key"})
 
 
 def _default_data_dir() -> Path:
@@ -35,7 +38,7 @@ def _default_models_dir() -> Path:
     return Path(platformdirs.user_cache_dir("kiki", appauthor=False)) / "models"
 
 
-class Settings(EngineSettings):
+class Settings(StoreSettings, EngineSettings):
     """One field a setting; the description is what ``kiki config`` and the docs show."""
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="forbid", frozen=True)
@@ -196,6 +199,8 @@ def load_settings(**overrides: Any) -> Settings:
 def _refuse_unknown_variables() -> None:
     known = {ENV_PREFIX + name.upper() for name in Settings.model_fields} | {FILE_VARIABLE}
     for name in os.environ:
+        if name.startswith(TEST_PREFIX):
+            continue
         if name.startswith(ENV_PREFIX) and name not in known:
             raise SettingsError(f"{name}: no such setting.{near(name, known)}", fix=_LIST)
 

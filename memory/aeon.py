@@ -74,8 +74,10 @@ class Aeon:
         """Takes the folder and starts projecting.
 
         Raises `StoreLockedError` when another process owns the folder, and `StoreError` when the
-        journal can't be used. A store that can't be used makes the status ``degraded`` instead.
+        journal can't be used, or a package that a store needs is not installed. A store that
+        can't be used makes the status ``degraded`` instead.
         """
+        self._stores.check()
         journal = Journal(self.folder, embedding_id=self._embedding_id)
         self._journal = journal
         made = self._projection(journal)

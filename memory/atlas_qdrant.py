@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import uuid
-from collections.abc import Collection, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -53,7 +53,7 @@ class QdrantAtlas:
         self._client = _connect(url, grpc_port, api_key, limits)
         self._loop = LoopThread(f"qdrant {url}")
         try:
-            self._generation = self._run(self._prepare(anew), limits.write_s)
+            self._generation = self._run(lambda: self._prepare(anew), limits.write_s)
         except BaseException:
             self.close()
             raise
@@ -83,10 +83,12 @@ class QdrantAtlas:
             for point in points
         ]
 
-        self._run(self._client.upsert(self._collection, batch, wait=True), self._limits.write_s)
+        self._run(
+            lambda: self._client.upsert(self._collection, batch, wait=True), self._limits.write_s
+        )
 
     def verify(self) -> None:
-        found = self._run(self._meta(), self._limits.write_s)["generation"]
+        found = self._run(self._meta, self._limits.write_s)["generation"]
         if found != self._generation:
             raise StoreReplacedError(f"The collection {self._collection} was made anew.")
 
@@ -101,7 +103,7 @@ class QdrantAtlas:
 
         quantization = models.QuantizationSearchParams(rescore=True, oversampling=OVERSAMPLING)
         found = self._run(
-            self._client.query_points(
+            lambda: self._client.query_points(
                 self._collection,
                 query=vector.tolist(),
                 query_filter=_owned_by(owner, exclude),
@@ -117,7 +119,7 @@ class QdrantAtlas:
         if not ids:
             return []
         found = self._run(
-            self._client.retrieve(
+            lambda: self._client.retrieve(
                 self._collection,
                 [point_id(id_) for id_ in ids],
                 with_payload=True,
@@ -138,13 +140,14 @@ class QdrantAtlas:
         if ids:
             points: list[Any] = [point_id(id_) for id_ in ids]
             self._run(
-                self._client.delete(self._collection, points, wait=True), self._limits.write_s
+                lambda: self._client.delete(self._collection, points, wait=True),
+                self._limits.write_s,
             )
 
     def count(self, owner: Owner | None = None) -> int:
         wanted = None if owner is None else _owned_by(owner, ())
         counted = self._run(
-            self._client.count(self._collection, count_filter=wanted, exact=True),
+            lambda: self._client.count(self._collection, count_filter=wanted, exact=True),
             self._limits.read_s,
         )
         return int(counted.count)
@@ -217,25 +220,31 @@ class QdrantAtlas:
             )
         return dict(meta)
 
-    def _run(self, call: Coroutine[Any, Any, Result], seconds: float) -> Result:
+    def _run(self, call: Callable[[], Coroutine[Any, Any, Result]], seconds: float) -> Result:
+        """Every call may be repeated, so one that fails in passing is tried once more."""
+
+        async def twice() -> Result:
+            try:
+                return await call()
+            except Exception as error:
+                if not isinstance(_named(self.url, error), StoreUnavailableError):
+                    raise
+            return await call()
+
         try:
-            return self._loop.run(call, seconds)
-        except StoreError:
-            raise
+            return self._loop.run(twice(), seconds)
         except Exception as error:
-            raise _named(self.url, error) from error
+            named = _named(self.url, error)
+            if named is error:
+                raise
+            raise named from error
 
 
 def _connect(
     url: str, grpc_port: int | None, api_key: str | None, limits: Limits
 ) -> AsyncQdrantClient:
-    try:
-        from qdrant_client import AsyncQdrantClient
-    except ImportError as error:
-        raise StoreError(
-            "vector_store = qdrant needs the package qdrant-client, which is not installed.",
-            fix="Run: pip install 'kiki-gateway[qdrant]'",
-        ) from error
+    from qdrant_client import AsyncQdrantClient
+
     return AsyncQdrantClient(
         location=url,
         grpc_port=grpc_port or 6334,
@@ -253,6 +262,8 @@ def _named(url: str, error: Exception) -> StoreError:
     from grpc.aio import AioRpcError
     from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
+    if isinstance(error, StoreError):
+        return error
     denied = isinstance(error, UnexpectedResponse) and error.status_code in (401, 403)
     wrong = isinstance(error, UnexpectedResponse) and error.status_code in (400, 422)
     if isinstance(error, AioRpcError):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from kiki.errors import StoreError
 from memory.atlas import VectorStore
 from memory.atlas_edge import EdgeAtlas
 from memory.remote import Limits
@@ -30,6 +32,18 @@ class Stores:
     neo4j_user: str = "neo4j"
     neo4j_password: str = field(default="", repr=False)
     limits: Limits = field(default_factory=Limits)
+
+    def check(self) -> None:
+        """Raises `StoreError` when the package of a server's client is not installed."""
+        for setting, package, extra in (
+            (f"vector_store = {self.vector}", "qdrant_client", "qdrant"),
+            (f"graph_store = {self.graph}", "neo4j", "neo4j"),
+        ):
+            if extra in (self.vector, self.graph) and importlib.util.find_spec(package) is None:
+                raise StoreError(
+                    f"{setting} needs the package {package}, which is not installed.",
+                    fix=f"Run: pip install 'kiki-gateway[{extra}]'",
+                )
 
     def open_vectors(
         self, folder: Path, *, embedding_id: str, dimension: int, anew: bool = False

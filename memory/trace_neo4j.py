@@ -224,13 +224,8 @@ class Neo4jTrace:
 
 
 async def _connect(uri: str, user: str, password: str, limits: Limits) -> AsyncDriver:
-    try:
-        from neo4j import AsyncGraphDatabase
-    except ImportError as error:
-        raise StoreError(
-            "graph_store = neo4j needs the package neo4j, which is not installed.",
-            fix="Run: pip install 'kiki-gateway[neo4j]'",
-        ) from error
+    from neo4j import AsyncGraphDatabase
+
     return AsyncGraphDatabase.driver(
         uri,
         auth=(user, password),

@@ -21,11 +21,11 @@ SLOW_S = 3.0
 
 
 class Upstream:
-    """``fault`` may be changed at any time; ``asked`` counts the requests."""
+    """``fault`` may be changed at any time; one that ``refuses`` knows nobody's key."""
 
     def __init__(self, port: int = 0) -> None:
         self.fault: Fault = "none"
-        self.asked = 0
+        self.refuses = False
         self.collections: dict[str, dict[str, Any]] = {}
         self.points: dict[str, dict[str, Any]] = {}
         self._turns = itertools.count()
@@ -64,7 +64,8 @@ class Upstream:
         self._server.server_close()
 
     def answer(self, method: str, path: str, body: Any) -> tuple[int, dict[str, Any]]:
-        self.asked += 1
+        if self.refuses:
+            return 401, {"status": {"error": "no such key"}, "time": 0}
         if self.fault == "slow":
             self._released.wait(SLOW_S)
         if self.fault == "down" or (self.fault == "half" and next(self._turns) % 2):

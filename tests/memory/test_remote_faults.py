@@ -1,0 +1,163 @@
+"""A Qdrant that is down, slow or failing: turns go on, and everything arrives after."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kiki.errors import StoreError, StoreUnavailableError
+from memory import Aeon, Episode, Owner
+from memory.atlas import VectorPoint
+from memory.atlas_qdrant import QdrantAtlas
+from memory.remote import Limits, LoopThread
+from memory.stores import Stores
+from tests.memory.parts import ALICE, embed, episode, unit_vectors, vector_of, words
+from tests.memory.qdrant_upstream import SLOW_S, Upstream, running
+
+WAIT_S = 60
+
+
+@pytest.fixture
+def upstream() -> Iterator[Upstream]:
+    with running() as made:
+        yield made
+
+
+def open_memory(folder: Path, url: str, limits: Limits) -> Aeon:
+    made = Aeon(
+        folder,
+        embedding_id="seeded",
+        embed=embed,
+        stores=Stores(vector="qdrant", qdrant_url=url, limits=limits),
+    )
+    made.open()
+    return made
+
+
+def remember(memory: Aeon, text: str) -> Episode:
+    one = episode(text)
+    assert memory.write(one, vector_of(text))
+    return one
+
+
+def recalled(memory: Aeon, text: str) -> list[Episode]:
+    found = memory.recall(ALICE, text, vector_of(text), budget_tokens=500, count_tokens=words)
+    return [one.episode for one in found.episodes]
+
+
+def until_degraded(memory: Aeon) -> str:
+    deadline = time.monotonic() + WAIT_S
+    while memory.status().state != "degraded":
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return str(memory.status().last_error)
+
+
+def test_a_memory_starts_without_its_server_and_fills_it_when_it_comes(tmp_path: Path) -> None:
+    with running() as gone:
+        port = int(gone.url.rsplit(":", 1)[1])
+    memory = open_memory(tmp_path, gone.url, Limits(5, 5))
+    assert gone.url in until_degraded(memory)
+    one = remember(memory, "My dog is called Rex.")
+    with pytest.raises(StoreUnavailableError, match="atlas"):
+        recalled(memory, one.user_text)
+    with running(port) as back:
+        assert memory.drain(WAIT_S)
+        assert len(back.points) == 1
+        assert recalled(memory, one.user_text) == [one]
+        assert memory.status().state == "ok"
+        memory.close()
+
+
+@pytest.mark.parametrize("fault", ["down", "half"])
+def test_a_server_that_fails_loses_nothing(tmp_path: Path, upstream: Upstream, fault: str) -> None:
+    memory = open_memory(tmp_path, upstream.url, Limits(5, 5))
+    first = remember(memory, "My dog is called Rex.")
+    assert memory.drain(WAIT_S)
+    upstream.fault = fault  # type: ignore[assignment]
+    written = [remember(memory, f"My number {n} is lucky.") for n in range(20)]
+    if fault == "down":
+        assert "scripted" in until_degraded(memory) or "503" in until_degraded(memory)
+        with pytest.raises(StoreUnavailableError):
+            recalled(memory, first.user_text)
+        upstream.fault = "none"
+    assert memory.drain(WAIT_S)
+    upstream.fault = "none"
+    kept = sorted(point["payload"]["id"] for point in upstream.points.values())
+    assert kept == sorted(one.id for one in [first, *written])
+    assert first in recalled(memory, first.user_text)
+    memory.close()
+
+
+def test_a_slow_server_costs_recall_its_limit(tmp_path: Path, upstream: Upstream) -> None:
+    memory = open_memory(tmp_path, upstream.url, Limits(read_s=0.1, write_s=SLOW_S * 10))
+    upstream.fault = "slow"
+    one = remember(memory, "My dog is called Rex.")
+    with pytest.raises(StoreUnavailableError, match=r"didn't answer in 0\.1 s"):
+        recalled(memory, one.user_text)
+    upstream.fault = "none"
+    assert memory.drain(WAIT_S)
+    memory.close()
+
+
+def test_a_refused_key_is_named_with_its_setting(upstream: Upstream) -> None:
+    upstream.refuses = True
+    with pytest.raises(StoreError, match=r"refuses the key.*qdrant_api_key"):
+        QdrantAtlas(upstream.url, embedding_id="seeded", dimension=8)
+
+
+def test_a_collection_that_is_not_kikis_is_refused(upstream: Upstream) -> None:
+    upstream.collections["kiki"] = {"vectors": {"size": 8, "distance": "Dot"}, "metadata": None}
+    with pytest.raises(StoreError, match=r"not made by kiki.*qdrant_collection"):
+        QdrantAtlas(upstream.url, embedding_id="seeded", dimension=8)
+
+
+def test_a_store_made_anew_by_another_gateway_is_filled_again(
+    tmp_path: Path, upstream: Upstream
+) -> None:
+    memory = open_memory(tmp_path / "one", upstream.url, Limits(5, 5))
+    first = remember(memory, "My dog is called Rex.")
+    assert memory.drain(WAIT_S)
+    other = open_memory(tmp_path / "two", upstream.url, Limits(5, 5))
+    other.close()
+    other.rebuild(lambda done, total: None)
+    assert upstream.points == {}
+    second = remember(memory, "My cat is called Tom.")
+    deadline = time.monotonic() + WAIT_S
+    while len(upstream.points) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert {point["payload"]["id"] for point in upstream.points.values()} == {first.id, second.id}
+    memory.close()
+
+
+def test_a_thousand_tenants_share_a_server_without_a_hit_across(upstream: Upstream) -> None:
+    atlas = QdrantAtlas(upstream.url, embedding_id="seeded", dimension=8, limits=Limits(60, 60))
+    vector = unit_vectors(1, dimension=8)[0]
+    owners = [Owner(f"tenant-{n}", "user") for n in range(1000)]
+    atlas.upsert([VectorPoint(f"p{n}", owner, vector) for n, owner in enumerate(owners)])
+    for n in range(0, 1000, 100):
+        assert [hit.id for hit in atlas.search(owners[n], vector, 9)] == [f"p{n}"]
+    atlas.close()
+
+
+def test_a_call_that_takes_too_long_is_cut_off_and_named() -> None:
+    loop = LoopThread("slow store")
+    with pytest.raises(StoreUnavailableError, match=r"slow store didn't answer in 0\.01 s"):
+        loop.run(asyncio.sleep(60), 0.01)
+    loop.close()
+    with pytest.raises(StoreUnavailableError, match="closed"):
+        loop.run(asyncio.sleep(0), 1)
+
+
+def test_a_missing_client_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(StoreError, match=r"graph_store = neo4j.*kiki-gateway\[neo4j\]"):
+        Stores(graph="neo4j").check()
+    with pytest.raises(StoreError, match=r"vector_store = qdrant.*kiki-gateway\[qdrant\]"):
+        Stores(vector="qdrant").check()
+    Stores().check()
