@@ -136,7 +136,11 @@ class Services:
             ask = await stack.enter_async_context(asking(settings, engine))
             cerebellum = Cerebellum(ask, timeout_s=settings.cerebellum_timeout_ms / 1000)
             aeon = Aeon(
-                folder, embedding_id=embedder.id, embed=embedder.embed, cerebellum=cerebellum
+                folder,
+                embedding_id=embedder.id,
+                embed=embedder.embed,
+                cerebellum=cerebellum,
+                stores=settings.stores(),
             )
             await asyncio.to_thread(aeon.open)
             await asyncio.to_thread(default_detector)
