@@ -22,10 +22,15 @@ def rebuild() -> None:
 
     settings = load_settings()
     embedder = load_embedder(settings)
-    aeon = Aeon(settings.data_dir / "memory", embedding_id=embedder.id, embed=embedder.embed)
+    aeon = Aeon(
+        settings.data_dir / "memory",
+        embedding_id=embedder.id,
+        embed=embedder.embed,
+        stores=settings.stores(),
+    )
     with counting() as progress:
         aeon.rebuild(lambda done, total: progress("episodes", done, total))
-    click.echo(f"Both stores in {settings.data_dir / 'memory'} are made from the journal.")
+    click.echo(f"Both stores are made from the journal in {settings.data_dir / 'memory'}.")
 
 
 command.add_command(evaluate)
