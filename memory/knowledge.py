@@ -5,17 +5,20 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
+from datetime import UTC, datetime
 
 import numpy as np
 from numpy.typing import NDArray
 
-from memory.cerebellum import Cerebellum
+from memory.cerebellum import Ask, Cerebellum
 from memory.episode import Owner
 from memory.fact_index import FactHit, FactIndex, SummaryHit
 from memory.facts import Fact
 from memory.journal import Journal
 from memory.learner import Learner
 from memory.shelves import Embed
+from memory.sleep import Sleep, SleepReport, SleepSettings
+from memory.summarise import summariser
 
 USES_HELD = 256
 """Recalls that are counted in memory before they are written down."""
@@ -23,8 +26,8 @@ USES_HELD = 256
 
 class Knowledge:
     """The facts of an open memory. With a ``cerebellum`` it learns from every episode, in a
-    thread; without one it knows what was learnt before. ``changed`` is called after a change of
-    the facts. Thread-safe; raises `StoreError`."""
+    thread; without one it knows what was learnt before. ``changed`` is called when the stores
+    have something to follow. Thread-safe; raises `StoreError`."""
 
     def __init__(
         self,
@@ -33,6 +36,9 @@ class Knowledge:
         cerebellum: Cerebellum | None,
         changed: Callable[[], None] = lambda: None,
     ) -> None:
+        self._journal = journal
+        self._embed = embed
+        self._tell = changed
         self._log = journal.facts
         self._summaries = journal.summaries
         self._uses: Counter[str] = Counter()
@@ -110,6 +116,33 @@ class Knowledge:
             uses, self._uses = self._uses, Counter()
         if uses:
             self._summaries.note_uses(uses)
+
+    def sleep(
+        self,
+        settings: SleepSettings,
+        *,
+        ask: Ask | None = None,
+        dry_run: bool = False,
+        now: datetime | None = None,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+        stopping: Callable[[], bool] = lambda: False,
+    ) -> SleepReport:
+        """Sleeps over all owners' memories (see `memory.sleep`), or says what it would do.
+
+        ``ask`` writes the summaries, else they are the central sentences. Blocks for long:
+        ``stopping`` is asked between two changes.
+        """
+        self._keep_uses()
+        night = Sleep(
+            self._journal,
+            self._index,
+            summariser(self._embed, ask),
+            settings,
+            stopping=stopping,
+        )
+        report = night.run(dry_run=dry_run, now=now or datetime.now(UTC), progress=progress)
+        self._tell()
+        return report
 
     def outdated(self, owner: Owner, episodes: Collection[str]) -> set[str]:
         """Of ``episodes`` those whose facts have all ended: not to be recalled as current."""

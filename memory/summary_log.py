@@ -130,6 +130,17 @@ class SummaryLog:
             rows = db.execute("SELECT DISTINCT tenant, user FROM episode ORDER BY 1, 2").fetchall()
         return [Owner(tenant, user) for tenant, user in rows]
 
+    def covered(self, owner: Owner, episodes: Sequence[str]) -> set[str]:
+        """Of ``episodes`` those that one of the owner's summaries stands for."""
+        marks = ", ".join("?" * len(episodes))
+        with self._database.read() as db:
+            rows = db.execute(
+                "SELECT episode FROM summary_member JOIN summary ON id = summary"
+                f" WHERE episode IN ({marks}) AND +tenant = ? AND +user = ?",
+                (*episodes, owner.tenant, owner.user),
+            ).fetchall()
+        return {row[0] for row in rows}
+
     def counts(self) -> Mapping[str, int]:
         """Episodes by tenant."""
         with self._database.read() as db:
