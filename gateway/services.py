@@ -23,6 +23,7 @@ from gateway.models import Models
 from gateway.once import Once
 from gateway.pipeline import Pipeline
 from gateway.settings import Settings
+from gateway.sleeping import sleeping
 from gateway.stages.antibias import AntibiasStage
 from gateway.stages.infer import InferStage
 from gateway.stages.mount import MountStage
@@ -145,6 +146,7 @@ class Services:
             await asyncio.to_thread(aeon.open)
             await asyncio.to_thread(default_detector)
             stack.push_async_callback(asyncio.to_thread, aeon.close)
+            await stack.enter_async_context(sleeping(aeon, settings, ask))
             await starting
             if settings.adapters_watch:
                 await stack.enter_async_context(adapter_set.watched())

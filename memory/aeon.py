@@ -21,7 +21,7 @@ from memory.knowledge import Knowledge
 from memory.projection import Embed, Projection
 from memory.projector import Projector
 from memory.ranking import Question, Ranked
-from memory.recall import MAX_READ, find, read, recollect, relevant, without_repeats
+from memory.recall import SPARE, diverse, find, read, recollect, relevant
 from memory.stores import Stores
 from memory.trace import GraphStore
 
@@ -89,8 +89,13 @@ class Aeon:
         )
         self._atlas.start()
         self._trace.start()
-        self._knowledge = Knowledge(journal, self._embed, self._cerebellum, self._trace.wake)
+        self._knowledge = Knowledge(journal, self._embed, self._cerebellum, changed=self._follow)
         self._knowledge.start()
+
+    def _follow(self) -> None:
+        for projector in (self._atlas, self._trace):
+            if projector is not None:
+                projector.wake()
 
     def close(self) -> None:
         """Stops projecting; what is not projected yet waits in the journal for the next open."""
@@ -151,16 +156,18 @@ class Aeon:
         """
         question = Question.of(text, vector, now)
         found = relevant(self._find(owner, question, exclude_ids))
-        near = without_repeats(found[:MAX_READ], len(vector))
+        near = diverse(found, len(vector), limit + SPARE)
         if near and not question.spans:
             outdated = self.knowledge.outdated(owner, [one.turn.id for one in near])
             near = [one for one in near if one.turn.id not in outdated]
-        return recollect(
+        recollection = recollect(
             read(near, owner, self._parts()[0], conversation=conversation),
             limit=limit,
             budget_tokens=budget_tokens,
             count_tokens=count_tokens,
         )
+        self.knowledge.note_uses([one.episode.id for one in recollection.episodes])
+        return recollection
 
     def search(
         self,

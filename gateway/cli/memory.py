@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from gateway.cli.memory_eval import command as evaluate
+from gateway.cli.memory_sleep import command as sleep
 from gateway.settings import load_settings
 
 
@@ -34,3 +35,4 @@ def rebuild() -> None:
 
 
 command.add_command(evaluate)
+command.add_command(sleep)

@@ -33,7 +33,12 @@ def command(dry_run: bool, as_json: bool) -> None:
 
     settings = load_settings()
     embedder = load_embedder(settings)
-    aeon = Aeon(settings.data_dir / "memory", embedding_id=embedder.id, embed=embedder.embed)
+    aeon = Aeon(
+        settings.data_dir / "memory",
+        embedding_id=embedder.id,
+        embed=embedder.embed,
+        stores=settings.stores(),
+    )
     aeon.open()
     try:
         with counting() as progress:
