@@ -21,7 +21,8 @@ class Card:
     probability under which nothing is, `margin` the lead from which one output is clear; all
     three come out of the calibration, as `calibration` says. `held_out` has the fingerprints of
     the prompts in `routing/data` that the weights haven't seen, nor any near-duplicate of them;
-    `data["packaged"]` has the sha256 of all of that folder's prompts and labels.
+    `data["packaged"]` and `data["shifted"]` have the sha256 of all prompts and labels of that
+    folder and of the set that was kept apart from them.
     """
 
     embedding_id: str

@@ -182,18 +182,23 @@ def _card(weights: Path, data: Path, rows: list[_Line]) -> Iterator[Finding]:
     if repeated:
         message = f"the held-out prompt {repeated[0]} stands there twice."
         yield _wrong("held-out", str(weights), message, RETRAIN)
-    if card.data.get("packaged") != _digest(data):
-        message = f"the prompts in {data} have changed since the weights were made."
-        yield Finding("note", "older-weights", str(weights), message, RETRAIN)
+    for part, digest in _digests(data).items():
+        if card.data.get(part) != digest:
+            message = f"the {part} prompts in {data} have changed since the weights were made."
+            yield Finding("note", "older-weights", str(weights), message, RETRAIN)
 
 
-def _digest(data: Path) -> str | None:
-    from routing.training.rows import digest, read_packaged
+def _digests(data: Path) -> dict[str, str]:
+    from routing.training.rows import digest, read_packaged, read_shifted
 
+    table = load_domains()
     try:
-        return digest(read_packaged(load_domains(), data))
+        return {
+            "packaged": digest(read_packaged(table, data)),
+            "shifted": digest(read_shifted(table, data)),
+        }
     except RoutingError:
-        return None  # said already, by line
+        return {}  # said already, by line
 
 
 def _wrong(rule: str, where: str, message: str, fix: str) -> Finding:

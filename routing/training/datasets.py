@@ -15,8 +15,10 @@ from routing.training.rows import (
     FOLLOW_UPS,
     SHIFTED,
     Row,
+    digest,
     read_file,
     read_packaged,
+    read_shifted,
 )
 
 
@@ -41,9 +43,12 @@ def held_out(
     test = [row for row in read_packaged(table, data) if fingerprint(row.prompt) in seen_by_nobody]
     labelled = [row for row in test if row.domains]
     sets = [Dataset("test", "held out of the training data, no near-duplicate in it", tuple(test))]
+    apart = card.data.get("shifted") == digest(read_shifted(table, data))
+    note = "by people who saw no training prompt"
+    note += "" if apart else "; the weights are older, and may have seen the like"
     for path in sorted((data / SHIFTED).glob("*.jsonl")):
         rows = read_file(path, table, follow_ups=True)
-        sets.append(Dataset(path.stem, "by people who saw no training prompt", tuple(rows)))
+        sets.append(Dataset(path.stem, note, tuple(rows)))
     sets.append(
         Dataset(
             "follow-ups",

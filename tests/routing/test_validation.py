@@ -66,6 +66,11 @@ def test_prompts_that_do_not_agree_are_named_by_file_and_line(prompts: Path) -> 
     }
     assert sum(finding.rule == "row" for finding in findings) == 3
     assert all(finding.message and finding.fix for finding in findings)
+
+
+def test_prompts_that_changed_since_the_training_are_a_note(prompts: Path) -> None:
+    append(prompts, "rust.jsonl", row(kind="question"))
+    _, findings = validation.validate(data=prompts)
     assert "older-weights" in {f.rule for f in findings if f.level == "note"}
 
 
