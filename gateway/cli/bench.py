@@ -11,6 +11,8 @@ import click
 if TYPE_CHECKING:
     from gateway.bench.report import Report
 
+MIN_EPISODES = 1000
+
 
 @click.group("bench")
 def command() -> None:
@@ -36,6 +38,31 @@ def router(as_json: bool, prompts: int) -> None:
     from gateway.bench.router import measure
 
     _show(lambda progress: measure(prompts, progress), as_json)
+
+
+def _sizes(context: click.Context, option: click.Parameter, value: str) -> tuple[int, ...]:
+    sizes = tuple(int(one) if one.strip().isdecimal() else 0 for one in value.split(","))
+    if min(sizes) < MIN_EPISODES:
+        raise click.BadParameter(
+            f"{value!r} is no list of numbers from {MIN_EPISODES}, as in 10000,100000."
+        )
+    return sizes
+
+
+@command.command("memory")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option(
+    "--episodes",
+    default="10000,100000",
+    show_default=True,
+    callback=_sizes,
+    help="How many episodes one user's memory holds; each number is measured.",
+)
+def memory(as_json: bool, episodes: tuple[int, ...]) -> None:
+    """Recall, acknowledged writes, and what brings them into the stores; embedding apart."""
+    from gateway.bench.memory import measure
+
+    _show(lambda progress: measure(episodes, progress), as_json)
 
 
 def _parts(context: click.Context, option: click.Parameter, value: str | None) -> tuple[str, ...]:
