@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -15,7 +14,7 @@ from memory.database import to_stamp
 from memory.trace import TraceHit
 from memory.turns import Turn
 from memory.when import Span, spans
-from memory.words import fold
+from memory.words import entities, fold
 
 # In units of cosine; docs/memory.md says how they were chosen. A turn also counts for what was
 # said right before it, often the question that it answers, and right after.
@@ -28,10 +27,13 @@ RECENT = 0.01
 RECENT_DAYS = 90
 # What happened in a span is also told in the days after it.
 TOLD_AFTER_DAYS = 20
+LEAST_TIMELY = 0.1
 _DAY = 86_400_000_000
-# "Anna: hello", "[8 May] Anna: hello", "Anna (8 May): hello". No space follows a clock's colon.
-_SPEAKER = re.compile(r"([^\W\d_][\w .'’-]{0,39})(?:\s?\([^()]*\))?:\s")
 _WORD = re.compile(r"\w+")
+MAX_LABEL = 48
+"""Characters before a line's first colon that can name who speaks."""
+BEST = 64
+"""So many of the turns are given back."""
 
 Floats = NDArray[np.float32]
 
@@ -73,13 +75,13 @@ def rank(
     texts: Sequence[TraceHit],
     graph: Sequence[TraceHit],
 ) -> list[Ranked]:
-    """The turns, best first; ``texts`` and ``graph`` are what Trace found for the question."""
+    """The `BEST` turns, best first; ``texts`` and ``graph`` are what Trace found."""
     if not turns:
         return []
     places = {turn.id: place for place, turn in enumerate(turns)}
     cosines = vectors_of(turns, len(question.vector)) @ question.vector
     words, names = _scores(places, texts), _scores(places, graph)
-    times = np.array([_timeliness(turn, question.spans) for turn in turns], np.float32)
+    times = _timeliness(turns, question.spans)
     speakers = _named_speakers(turns, question.text)
     before, after = _neighbours(turns)
     scores = (
@@ -96,7 +98,7 @@ def rank(
     )
     mentioned = {hit.id: hit.names for hit in graph}
     ranked = []
-    for place in np.argsort(-scores, kind="stable").tolist():
+    for place in np.argsort(-scores, kind="stable")[:BEST].tolist():
         turn = turns[place]
         shared = []
         if words[place]:
@@ -136,36 +138,42 @@ def _scores(places: Mapping[str, int], hits: Sequence[TraceHit]) -> Floats:
     return scores
 
 
-def _timeliness(turn: Turn, spans: Sequence[Span]) -> float:
+def _timeliness(turns: Sequence[Turn], spans: Sequence[Span]) -> Floats:
     """1 in a span that was asked for, less the longer after it, 0 before."""
-    best = 0.0
+    best = np.zeros(len(turns), np.float32)
+    if spans:
+        created = np.array([turn.created for turn in turns], np.int64)
     for span in spans:
-        if turn.created >= to_stamp(span.start):
-            late = max(0.0, (turn.created - to_stamp(span.end)) / _DAY)
-            best = max(best, math.exp(-late / TOLD_AFTER_DAYS))
-    return best if best > 0.1 else 0.0
+        late = np.maximum(0, created - to_stamp(span.end) + 1) / _DAY
+        match = np.exp(-late / TOLD_AFTER_DAYS) * (created >= to_stamp(span.start))
+        best = np.maximum(best, match.astype(np.float32))
+    best[best < LEAST_TIMELY] = 0
+    return best
 
 
 def _named_speakers(turns: Sequence[Turn], question: str) -> list[str]:
-    """Who said each turn of a transcript ("Anna: ..."), where the question names them; else ''."""
-    asked = set(_WORD.findall(fold(question)))
-    speakers = []
-    for turn in turns:
-        match = _SPEAKER.search(turn.head)
-        known = match is not None and not asked.isdisjoint(fold(match[1]).split())
-        speakers.append(match[1] if match is not None and known else "")
-    return speakers
+    """Who said each turn of a transcript ("Anna: ...", "[8 May] Anna: ...", "Anna (8 May): ..."),
+    where the question names them; else ''."""
+    asked = {word for name in entities(question) for word in name.split()}
+    if not asked:
+        return [""] * len(turns)
+    return [_named(turn.head, asked) for turn in turns]
+
+
+def _named(head: str, asked: Set[str]) -> str:
+    # A clock's colon has no space behind it.
+    label, colon, _ = head.partition(": ")
+    if not colon or len(label) > MAX_LABEL:
+        return ""
+    return " ".join(sorted(asked.intersection(_WORD.findall(fold(label)))))
 
 
 def _neighbours(turns: Sequence[Turn]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """The places of the turn before and of the turn after each; -1 where there is none."""
     at = {(turn.conversation, turn.turn): place for place, turn in enumerate(turns)}
-
-    def beside(step: int) -> NDArray[np.intp]:
-        found = [at.get((turn.conversation, turn.turn + step), -1) for turn in turns]
-        return np.array(found, np.intp)
-
-    return beside(-1), beside(1)
+    before = [at.get((turn.conversation, turn.turn - 1), -1) for turn in turns]
+    after = [at.get((turn.conversation, turn.turn + 1), -1) for turn in turns]
+    return np.array(before, np.intp), np.array(after, np.intp)
 
 
 def _at(values: Floats, places: NDArray[np.intp]) -> Floats:

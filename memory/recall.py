@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from datetime import datetime
 
 import numpy as np
 
@@ -19,8 +20,8 @@ VECTORS = 48
 TEXTS = 48
 GRAPH = 24
 DATED = 64
-MAX_READ = 32
-"""Of what was found, so many are read with their texts."""
+SPARE = 10
+"""So many more than wanted are read with their texts: some don't fit the budget."""
 # Episodes that wait for projection are compared one by one, so only so many of the newest.
 MAX_TAIL = 512
 # Cosines of all-mpnet-base-v2: an episode passes alone from ALONE, or from SUPPORTED when it also
@@ -31,6 +32,7 @@ SUPPORTED = 0.28
 BESIDE = 0.2
 # Two episodes whose user texts are this close say the same; the newest is kept.
 SAME = 0.97
+LIKENESS = 0.1
 
 
 def find(
@@ -72,16 +74,25 @@ def relevant(ranked: Sequence[Ranked]) -> list[Ranked]:
     ]
 
 
-def without_repeats(ranked: Sequence[Ranked], dimension: int) -> list[Ranked]:
-    """Of episodes that say the same the newest, in the place of the best."""
+def diverse(ranked: Sequence[Ranked], dimension: int, limit: int) -> list[Ranked]:
+    """The first ``limit`` by maximal marginal relevance (Carbonell, Goldstein 1998): each is
+    weighed against its likeness to those before it. Of episodes that say the same the newest
+    stands for all."""
     vectors = vectors_of([one.turn for one in ranked], dimension)
-    same = vectors @ vectors.T >= SAME
-    kept, seen = [], set[int]()
-    for place in range(len(ranked)):
-        if place not in seen:
-            group = {place, *np.flatnonzero(same[place]).tolist()} - seen
-            kept.append(max((ranked[one] for one in group), key=lambda one: one.turn.created))
-            seen |= group
+    scores = np.array([one.score for one in ranked], np.float32)
+    likeness = np.zeros(len(ranked), np.float32)
+    left = np.ones(len(ranked), np.bool_)
+    kept: list[Ranked] = []
+    while left.any() and len(kept) < limit:
+        best = int(np.argmax(np.where(left, scores - LIKENESS * likeness, -np.inf)))
+        # A row at a time: a whole product would wake the threads of the linear algebra.
+        alike = vectors @ vectors[best]
+        same = left & (alike >= SAME)
+        same[best] = True
+        group = [ranked[place] for place in np.flatnonzero(same)]
+        kept.append(max(group, key=lambda one: one.turn.created))
+        left &= ~same
+        likeness = np.maximum(likeness, alike)
     return kept
 
 
@@ -108,13 +119,16 @@ def recollect(
     """At most ``limit`` of the episodes, whose block fits ``budget_tokens``; the block has them
     in the order in which they were said."""
     kept: list[RecalledEpisode] = []
+    quotes: list[tuple[datetime, str]] = []
     block, tokens = "", 0
     for recalled in found:
-        longer = _block([*kept, recalled])
+        quote = (recalled.episode.created, render_quote(recalled.episode))
+        longer = render_block([line for _, line in sorted([*quotes, quote])])
         cost = count_tokens(longer)
         if cost > budget_tokens:
             continue
         kept.append(recalled)
+        quotes.append(quote)
         block, tokens = longer, cost
         if len(kept) == limit:
             break
@@ -139,8 +153,3 @@ def _reasons(one: Ranked, conversation: str | None) -> tuple[str, ...]:
     if one.turn.conversation == conversation:
         reasons.append("same conversation")
     return tuple(reasons)
-
-
-def _block(recalled: Sequence[RecalledEpisode]) -> str:
-    said = sorted((one.episode for one in recalled), key=lambda episode: episode.created)
-    return render_block([render_quote(episode) for episode in said])
