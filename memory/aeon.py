@@ -151,8 +151,9 @@ class Aeon:
 
         ``conversation`` is the one going on; ``exclude_ids`` are episodes that the prompt holds
         already; ``now`` is what "yesterday" is seen from. An episode whose facts were all
-        superseded is left out, but not where the question names a time. Sees every acknowledged
-        write. Raises `StoreUnavailableError` when a store is down.
+        superseded is left out, but not where the question names a time; a current fact comes
+        by itself where its episode does not. Sees every acknowledged write. Raises
+        `StoreUnavailableError` when a store is down.
         """
         question = Question.of(text, vector, now)
         found = relevant(self._find(owner, question, exclude_ids))
@@ -162,6 +163,9 @@ class Aeon:
             near = [one for one in near if one.turn.id not in outdated]
         recollection = recollect(
             read(near, owner, self._parts()[0], conversation=conversation),
+            self.knowledge.notes(
+                owner, text, vector, {*exclude_ids, *(one.turn.id for one in near[:limit])}
+            ),
             limit=limit,
             budget_tokens=budget_tokens,
             count_tokens=count_tokens,

@@ -75,11 +75,25 @@ class RecalledEpisode:
 
 
 @dataclass(frozen=True, slots=True)
+class RecalledNote:
+    """A current fact, or the summary of episodes, with the time from which it holds or tells."""
+
+    id: str
+    kind: Literal["fact", "summary"]
+    text: str
+    since: datetime
+    score: float
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Recollection:
     """What recall found, best first. ``block`` is ready for the prompt (empty when nothing was
-    relevant) and costs ``tokens`` by the caller's count."""
+    relevant) and costs ``tokens`` by the caller's count; ``notes`` stand in it before the
+    episodes."""
 
     episodes: tuple[RecalledEpisode, ...] = ()
+    notes: tuple[RecalledNote, ...] = ()
     block: str = ""
     tokens: int = 0
 

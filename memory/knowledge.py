@@ -5,13 +5,14 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
+from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime
 
 import numpy as np
 from numpy.typing import NDArray
 
 from memory.cerebellum import Ask, Cerebellum
-from memory.episode import Owner
+from memory.episode import Owner, RecalledNote
 from memory.fact_index import FactHit, FactIndex, SummaryHit
 from memory.facts import Fact
 from memory.journal import Journal
@@ -20,6 +21,8 @@ from memory.shelves import Embed
 from memory.sleep import Sleep, SleepReport, SleepSettings
 from memory.summarise import summariser
 
+FACTS_TOLD = 3
+SUMMARIES_TOLD = 1
 USES_HELD = 256
 """Recalls that are counted in memory before they are written down."""
 
@@ -93,6 +96,34 @@ class Knowledge:
         """The owner's current facts that bear on ``question`` (embedded as ``vector``), best
         first. What was superseded is not among them."""
         return self._index.answering(owner, question, vector, limit)
+
+    def notes(
+        self,
+        owner: Owner,
+        question: str,
+        vector: NDArray[np.float32],
+        besides: AbstractSet[str],
+    ) -> list[RecalledNote]:
+        """Current facts and summaries that bear on the question, for the prompt; not what one of
+        the episodes ``besides`` says already."""
+        notes = []
+        for hit in self.answering(owner, question, vector, FACTS_TOLD + len(besides)):
+            fact = hit.fact
+            if fact.source_episode not in besides:
+                notes.append(
+                    RecalledNote(
+                        fact.id, "fact", fact.text, fact.valid_from, hit.score, hit.reasons
+                    )
+                )
+        del notes[FACTS_TOLD:]
+        for near in self.summaries(owner, vector, SUMMARIES_TOLD):
+            one = near.summary
+            if besides.isdisjoint(one.members):
+                reasons = (f"summary {near.cosine:.2f}",)
+                notes.append(
+                    RecalledNote(one.id, "summary", one.text, one.created, near.cosine, reasons)
+                )
+        return notes
 
     def summaries(self, owner: Owner, vector: NDArray[np.float32], limit: int) -> list[SummaryHit]:
         """The owner's summaries near a question embedded as ``vector``, best first. Of an episode

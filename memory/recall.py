@@ -8,10 +8,10 @@ from datetime import datetime
 import numpy as np
 
 from memory.atlas import VectorStore
-from memory.episode import Owner, RecalledEpisode, Recollection
+from memory.episode import Owner, RecalledEpisode, RecalledNote, Recollection
 from memory.journal import Journal, JournalRow
 from memory.ranking import Floats, Question, Ranked, rank, vectors_of
-from memory.render import render_block, render_quote
+from memory.render import render_block, render_note, render_quote
 from memory.trace import GraphStore
 from memory.words import entities
 
@@ -111,19 +111,20 @@ def read(
 
 def recollect(
     found: Sequence[RecalledEpisode],
+    notes: Sequence[RecalledNote] = (),
     *,
     limit: int,
     budget_tokens: int,
     count_tokens: Callable[[str], int],
 ) -> Recollection:
-    """At most ``limit`` of the episodes, whose block fits ``budget_tokens``; the block has them
-    in the order in which they were said."""
+    """The notes, and at most ``limit`` of the episodes, whose block fits ``budget_tokens``; the
+    block has the episodes in the order in which they were said."""
     kept: list[RecalledEpisode] = []
     quotes: list[tuple[datetime, str]] = []
-    block, tokens = "", 0
+    told, lines, block, tokens = _notes(notes, budget_tokens, count_tokens)
     for recalled in found:
         quote = (recalled.episode.created, render_quote(recalled.episode))
-        longer = render_block([line for _, line in sorted([*quotes, quote])])
+        longer = render_block([*lines, *(line for _, line in sorted([*quotes, quote]))])
         cost = count_tokens(longer)
         if cost > budget_tokens:
             continue
@@ -132,7 +133,24 @@ def recollect(
         block, tokens = longer, cost
         if len(kept) == limit:
             break
-    return Recollection(tuple(kept), block, tokens)
+    return Recollection(tuple(kept), told, block, tokens)
+
+
+def _notes(
+    notes: Sequence[RecalledNote], budget_tokens: int, count_tokens: Callable[[str], int]
+) -> tuple[tuple[RecalledNote, ...], list[str], str, int]:
+    """The notes that fit, their lines, the block of them and what it costs."""
+    kept: list[RecalledNote] = []
+    lines: list[str] = []
+    block, tokens = "", 0
+    for note in notes:
+        longer = render_block([*lines, render_note(note)])
+        cost = count_tokens(longer)
+        if cost <= budget_tokens:
+            kept.append(note)
+            lines.append(render_note(note))
+            block, tokens = longer, cost
+    return tuple(kept), lines, block, tokens
 
 
 def _nearest(tail: Sequence[JournalRow], vector: Floats) -> list[str]:

@@ -44,7 +44,12 @@ class RecallStage:
         turn.recollection = recollection
         if recollection.block:
             turn.prompt = with_notes(turn.ask.messages, recollection.block)
-        decision |= {"memory": "ok", "tokens": recollection.tokens, "episodes": _told(recollection)}
+        decision |= {
+            "memory": "ok",
+            "tokens": recollection.tokens,
+            "episodes": _told(recollection),
+            "notes": _noted(recollection),
+        }
 
     def _search(self, turn: Turn) -> Recollection:
         ask = turn.ask
@@ -84,4 +89,18 @@ def _told(recollection: Recollection) -> list[dict[str, object]]:
             "reasons": list(recalled.reasons),
         }
         for recalled in recollection.episodes
+    ]
+
+
+def _noted(recollection: Recollection) -> list[dict[str, object]]:
+    return [
+        {
+            "id": note.id,
+            "kind": note.kind,
+            "text": note.text[:200],
+            "since": note.since.isoformat(),
+            "score": round(note.score, 4),
+            "reasons": list(note.reasons),
+        }
+        for note in recollection.notes
     ]
