@@ -39,6 +39,15 @@ class VectorHit:
     score: float
 
 
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """An episode that was deleted, at ``at`` (microseconds since 1970)."""
+
+    id: str
+    owner: Owner
+    at: int
+
+
 class VectorStore(Protocol):
     """Vectors of episodes. Every search stays inside one owner. Thread-safe.
 
@@ -69,6 +78,15 @@ class VectorStore(Protocol):
         ...
 
     def delete(self, ids: Collection[str]) -> None: ...
+
+    def publish(self, removed: Sequence[Removed]) -> None:
+        """Tells the other gateways of a shared store what was deleted for good; a note outlives
+        a store that is made anew."""
+        ...
+
+    def published(self, since: int) -> list[Removed]:
+        """What any gateway published at ``since`` (microseconds since 1970) or later."""
+        ...
 
     def verify(self) -> None:
         """Raises `StoreReplacedError` when another process made the store anew since it was

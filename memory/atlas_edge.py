@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kiki.errors import StoreError, StoreUnavailableError
-from memory.atlas import REBUILD, VectorHit, VectorPoint, check_model, owner_key, point_id
+from memory.atlas import REBUILD, Removed, VectorHit, VectorPoint, check_model, owner_key, point_id
 from memory.episode import Owner
 
 if TYPE_CHECKING:
@@ -160,6 +160,12 @@ class EdgeAtlas:
         return [VectorHit(point.payload["id"], point.score) for point in found if point.payload]
 
     def fetch(self, owner: Owner, ids: Collection[str]) -> list[VectorPoint]:
+        return []
+
+    def publish(self, removed: Sequence[Removed]) -> None:
+        """Nothing: the folder is this process's alone."""
+
+    def published(self, since: int) -> list[Removed]:
         return []
 
     def verify(self) -> None:

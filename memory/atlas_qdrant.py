@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kiki.errors import StoreError, StoreReplacedError, StoreUnavailableError
-from memory.atlas import VectorHit, VectorPoint, check_model, owner_key, point_id
+from memory.atlas import Removed, VectorHit, VectorPoint, check_model, owner_key, point_id
 from memory.episode import Owner
 from memory.remote import Limits, LoopThread
 
@@ -22,12 +22,13 @@ if TYPE_CHECKING:
 
 COLLECTION = "kiki"
 OVERSAMPLING = 2.0
+PAGE = 1000
 Result = TypeVar("Result")
 
 
 class QdrantAtlas:
-    """One collection: vectors as float32 with int8 codes in memory, and an HNSW graph an owner,
-    which the server keeps by itself.
+    """A collection of vectors (float32, int8 codes in memory, an HNSW graph an owner, which the
+    server keeps by itself), and one of notes on what was deleted.
 
     The embedding model and the generation stand in the collection's metadata (Qdrant 1.16).
     ``url`` is ``http[s]://host:port``; with ``grpc_port`` the calls go by gRPC.
@@ -49,6 +50,7 @@ class QdrantAtlas:
         self._embedding_id = embedding_id
         self._dimension = dimension
         self._collection = collection
+        self._notes = f"{collection}-removed"
         self._limits = limits
         self._client = _connect(url, grpc_port, api_key, limits)
         self._loop = LoopThread(f"qdrant {url}")
@@ -76,7 +78,6 @@ class QdrantAtlas:
                 payload={
                     "id": point.id,
                     "owner": owner_key(point.owner),
-                    "tenant": point.owner.tenant,
                     "record": point.record,
                 },
             )
@@ -86,6 +87,30 @@ class QdrantAtlas:
         self._run(
             lambda: self._client.upsert(self._collection, batch, wait=True), self._limits.write_s
         )
+
+    def publish(self, removed: Sequence[Removed]) -> None:
+        from qdrant_client import models
+
+        notes = [
+            models.PointStruct(
+                id=point_id(one.id),
+                vector={},
+                payload={
+                    "id": one.id,
+                    "tenant": one.owner.tenant,
+                    "user": one.owner.user,
+                    "at": one.at,
+                },
+            )
+            for one in removed
+        ]
+        self._run(lambda: self._client.upsert(self._notes, notes, wait=True), self._limits.write_s)
+
+    def published(self, since: int) -> list[Removed]:
+        found = self._run(lambda: self._all_notes(since), self._limits.write_s)
+        return [
+            Removed(note["id"], Owner(note["tenant"], note["user"]), note["at"]) for note in found
+        ]
 
     def verify(self) -> None:
         found = self._run(self._meta, self._limits.write_s)["generation"]
@@ -161,12 +186,28 @@ class QdrantAtlas:
             self._loop.run(self._client.close(), self._limits.read_s)
         self._loop.close()
 
+    async def _all_notes(self, since: int) -> list[dict[str, Any]]:
+        from qdrant_client import models
+
+        later = models.FieldCondition(key="at", range=models.Range(gte=since))
+        notes: list[dict[str, Any]] = []
+        offset: Any = None
+        while True:
+            found, offset = await self._client.scroll(
+                self._notes, models.Filter(must=[later]), limit=PAGE, offset=offset
+            )
+            notes += map(_payload, found)
+            if offset is None:
+                return notes
+
     async def _prepare(self, anew: bool) -> str:
         """Makes the collection where there is none; its generation."""
         if anew:
             await self._client.delete_collection(self._collection)
         if not await self._client.collection_exists(self._collection):
             await self._create()
+        if not await self._client.collection_exists(self._notes):
+            await self._create_notes()
         meta = await self._meta()
         found = (meta.get("embedding"), meta.get("dimension"))
         check_model(
@@ -185,30 +226,35 @@ class QdrantAtlas:
         codes = models.ScalarQuantizationConfig(
             type=models.ScalarType.INT8, quantile=0.99, always_ram=True
         )
+        await self._made(
+            self._collection,
+            {
+                "owner": models.KeywordIndexParams(
+                    type=models.KeywordIndexType.KEYWORD, is_tenant=True
+                )
+            },
+            vectors_config=models.VectorParams(size=self._dimension, distance=models.Distance.DOT),
+            # A graph an owner instead of one over all: every search is one owner's.
+            hnsw_config=models.HnswConfigDiff(m=0, payload_m=16),
+            quantization_config=models.ScalarQuantization(scalar=codes),
+            metadata=meta,
+        )
+
+    async def _create_notes(self) -> None:
+        from qdrant_client import models
+
+        await self._made(self._notes, {"at": models.PayloadSchemaType.INTEGER}, vectors_config={})
+
+    async def _made(self, name: str, indexes: dict[str, Any], **how: Any) -> None:
         try:
-            await self._client.create_collection(
-                self._collection,
-                vectors_config=models.VectorParams(
-                    size=self._dimension, distance=models.Distance.DOT
-                ),
-                # A graph an owner instead of one over all: every search is one owner's.
-                hnsw_config=models.HnswConfigDiff(m=0, payload_m=16),
-                quantization_config=models.ScalarQuantization(scalar=codes),
-                metadata=meta,
-            )
+            await self._client.create_collection(name, **how)
         except Exception:
             # Another gateway may have made it in the meantime.
-            if not await self._client.collection_exists(self._collection):
+            if not await self._client.collection_exists(name):
                 raise
             return
-        for name, is_tenant in (("owner", True), ("tenant", False)):
-            await self._client.create_payload_index(
-                self._collection,
-                name,
-                models.KeywordIndexParams(
-                    type=models.KeywordIndexType.KEYWORD, is_tenant=is_tenant
-                ),
-            )
+        for field, kind in indexes.items():
+            await self._client.create_payload_index(name, field, kind)
 
     async def _meta(self) -> dict[str, Any]:
         meta = (await self._client.get_collection(self._collection)).config.metadata

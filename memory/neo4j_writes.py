@@ -169,11 +169,11 @@ async def _each(tx: AsyncManagedTransaction, query: str, rows: Sequence[dict[str
 
 
 async def _run(tx: AsyncManagedTransaction, query: str, **values: Any) -> None:
-    await (await tx.run(query, values)).consume()  # type: ignore[arg-type]
+    await (await tx.run(query, values)).consume()
 
 
 async def _rows(tx: AsyncManagedTransaction, query: str, **values: Any) -> list[Any]:
-    return await (await tx.run(query, values)).data()  # type: ignore[arg-type]
+    return await (await tx.run(query, values)).data()
 
 
 def _names(episode: Episode) -> list[str]:

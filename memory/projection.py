@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from memory.atlas import VectorPoint, VectorStore
+from memory.atlas import Removed, VectorPoint, VectorStore
 from memory.database import to_stamp
-from memory.episode import Episode, Owner
+from memory.episode import Owner
 from memory.journal import Journal, JournalRow
+from memory.sharing import follow_removals, to_record
 from memory.stores import Stores
 from memory.trace import GraphStore
 
@@ -79,9 +80,16 @@ class Projection:
         return True
 
     def removals_to_atlas(self, atlas: VectorStore) -> bool:
-        """Takes out of Atlas what was next removed; True when there may be more."""
-        return self._remove(
-            "atlas-removals", atlas.generation, lambda owner, ids: atlas.delete(ids)
+        """Takes out of Atlas what was next removed, and here what another gateway of a shared
+        store removed; True when there may be more."""
+
+        def take_out(owner: Owner, ids: Collection[str]) -> None:
+            atlas.delete(ids)
+            now = to_stamp(datetime.now(UTC))
+            atlas.publish([Removed(id_, owner, now) for id_ in ids])
+
+        return self._remove("atlas-removals", atlas.generation, take_out) or (
+            atlas.shared and follow_removals(self.journal, atlas)
         )
 
     def learnt_to_trace(self, trace: GraphStore) -> bool:
@@ -134,19 +142,3 @@ class Projection:
         self.journal.advance("trace", trace.generation, seq)
         atlas.close()
         trace.close()
-
-
-def to_record(episode: Episode) -> str:
-    """The episode as JSON, for a gateway whose journal hasn't got it."""
-    return json.dumps(
-        {
-            "conversation": episode.conversation,
-            "turn": episode.turn,
-            "user_text": episode.user_text,
-            "answer_text": episode.answer_text,
-            "domains": episode.domains,
-            "adapters": episode.adapters,
-            "created": to_stamp(episode.created),
-            "status": episode.status,
-        }
-    )

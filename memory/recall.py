@@ -12,6 +12,7 @@ from memory.episode import Owner, RecalledEpisode, RecalledNote, Recollection
 from memory.journal import Journal, JournalRow
 from memory.ranking import Floats, Question, Ranked, rank, vectors_of
 from memory.render import render_block, render_note, render_quote
+from memory.sharing import bring_in
 from memory.trace import GraphStore
 from memory.words import entities
 
@@ -56,6 +57,7 @@ def find(
     texts = trace.search_text(owner, question.text, TEXTS + room)
     graph = trace.neighbours(owner, entities(question.text), GRAPH + room)
     ids = {hit.id for hits in (vectors, texts, graph) for hit in hits}
+    bring_in(journal, atlas, owner, ids)
     ids.update(_nearest(journal.tail(owner, projected, MAX_TAIL), question.vector))
     ids.update(journal.within(owner, question.spans, DATED))
     # What the prompt holds already takes no other episode's place.

@@ -17,6 +17,7 @@ CREATE TABLE removal (
     user TEXT NOT NULL,
     id TEXT NOT NULL
 );
+CREATE INDEX removal_by_id ON removal (id);
 """
 
 
@@ -51,6 +52,20 @@ class Removals:
             count = _drop(db, owner, episodes)
             _note(db, owner, episodes)
         return count
+
+    def follow(self, removed: Collection[tuple[Owner, str]]) -> int:
+        """Deletes what another gateway of a shared store deleted, with what was learnt from it
+        here; what is noted here already is left. Returns how many were new."""
+        new = 0
+        with self._database.write() as db:
+            for owner, id_ in removed:
+                if _noted(db, owner, id_):
+                    continue
+                learnt = _forget(db, owner, [id_])
+                _drop(db, owner, [id_])
+                _note(db, owner, [id_, *learnt])
+                new += 1
+        return new
 
     def after(self, seq: int, limit: int) -> list[Removal]:
         """The next ``limit`` removals of all owners."""
@@ -118,3 +133,11 @@ def _note(db: sqlite3.Connection, owner: Owner, ids: Collection[str]) -> None:
         "INSERT INTO removal (tenant, user, id) VALUES (?, ?, ?)",
         [(owner.tenant, owner.user, id_) for id_ in ids],
     )
+
+
+def _noted(db: sqlite3.Connection, owner: Owner, id_: str) -> bool:
+    found = db.execute(
+        "SELECT 1 FROM removal WHERE id = ? AND tenant = ? AND user = ?",
+        (id_, owner.tenant, owner.user),
+    )
+    return found.fetchone() is not None

@@ -14,7 +14,7 @@ import pytest
 
 from kiki.errors import StoreError, StoreReplacedError, StoreUnavailableError
 from memory import Owner
-from memory.atlas import VectorPoint, VectorStore
+from memory.atlas import Removed, VectorPoint, VectorStore
 from memory.atlas_edge import EdgeAtlas
 from memory.atlas_qdrant import QdrantAtlas
 from memory.remote import Limits
@@ -75,7 +75,9 @@ def opens(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]:
 def _drop(url: str, collection: str) -> None:
     from qdrant_client import QdrantClient
 
-    QdrantClient(url).delete_collection(collection)
+    client = QdrantClient(url)
+    for name in (collection, f"{collection}-removed"):
+        client.delete_collection(name)
 
 
 def _server() -> str:
@@ -194,6 +196,21 @@ def test_a_shared_store_gives_its_owner_what_another_journal_wrote(opens: Open) 
     assert found[0].record == stored[1].record
     assert found[0].vector == pytest.approx(stored[1].vector, abs=2e-3)
     assert store.fetch(BOB, [stored[1].id]) == []
+
+
+def test_what_one_gateway_deleted_is_told_to_the_others(opens: Open) -> None:
+    store = opens()
+    noted = [Removed(f"p{n}", ALICE, n * 1000) for n in range(3)]
+    store.publish(noted)
+    store.publish(noted[:1])
+    if not store.shared:
+        assert store.published(0) == []
+        return
+    told = sorted(store.published(0), key=lambda one: one.at)
+    assert told == noted
+    assert [one.id for one in store.published(2000)] == ["p2"]
+    if not _forgets(store):
+        assert len(opens(anew=True).published(0)) == 3
 
 
 def _forgets(store: VectorStore) -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memory import Aeon, Episode, Owner
-from memory.aeon import Embed
+from memory.projection import Embed
 
 ALICE = Owner("acme", "alice")
 START = datetime(2026, 5, 1, 12, 0, tzinfo=UTC)

@@ -27,7 +27,7 @@ class Upstream:
         self.fault: Fault = "none"
         self.refuses = False
         self.collections: dict[str, dict[str, Any]] = {}
-        self.points: dict[str, dict[str, Any]] = {}
+        self.held: dict[str, dict[str, dict[str, Any]]] = {}
         self._turns = itertools.count()
         self._released = threading.Event()
         upstream = self
@@ -57,6 +57,11 @@ class Upstream:
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
         self._thread.start()
 
+    @property
+    def points(self) -> dict[str, dict[str, Any]]:
+        """The episodes' points, by their ids."""
+        return self.held.get("kiki", {})
+
     def close(self) -> None:
         self._released.set()
         self._server.shutdown()
@@ -76,49 +81,45 @@ class Upstream:
     def _result(self, method: str, path: str, body: Any) -> tuple[int, Any]:
         _, _, name, *rest = path.split("/")
         what = "/".join(rest)
+        points = self.held.get(name, {})
         if what == "exists":
             return 200, {"exists": name in self.collections}
         if not rest and method == "PUT":
             self.collections[name] = body
-            self.points.clear()
+            self.held[name] = {}
             return 200, True
         if not rest and method == "DELETE":
-            return 200, bool(self.collections.pop(name, None))
+            return 200, bool(
+                self.collections.pop(name, None) and self.held.pop(name, None) is not None
+            )
         if not rest:
             return 200, _told(self.collections[name])
         if what == "index":
             return 200, _done()
         if what == "points" and method == "PUT":
-            self.points |= {point["id"]: point for point in body["points"]}
+            points |= {point["id"]: point for point in body["points"]}
             return 200, _done()
         if what == "points":
-            return 200, [self.points[id_] for id_ in body["ids"] if id_ in self.points]
+            return 200, [points[id_] for id_ in body["ids"] if id_ in points]
         if what == "points/delete":
             for id_ in body["points"]:
-                self.points.pop(id_, None)
+                points.pop(id_, None)
             return 200, _done()
         if what == "points/count":
-            return 200, {"count": len(self._matching(body.get("filter")))}
+            return 200, {"count": len(_matching(points, body.get("filter")))}
         if what == "points/query":
             found = [
                 point
                 | {"version": 0, "score": float(np.dot(point["vector"], body["query"]["nearest"]))}
-                for point in self._matching(body.get("filter"))
+                for point in _matching(points, body.get("filter"))
             ]
             found.sort(key=lambda point: -point["score"])
             return 200, {"points": found[: body["limit"]]}
+        if what == "points/scroll":
+            since = body["filter"]["must"][0]["range"]["gte"]
+            later = [point for point in points.values() if point["payload"]["at"] >= since]
+            return 200, {"points": later, "next_page_offset": None}
         raise AssertionError(f"kiki asked {method} {path}")
-
-    def _matching(self, wanted: Any) -> list[dict[str, Any]]:
-        if not wanted:
-            return list(self.points.values())
-        owner = wanted["must"][0]["match"]["value"]
-        out = {id_ for clause in wanted.get("must_not") or () for id_ in clause["has_id"]}
-        return [
-            point
-            for id_, point in self.points.items()
-            if point["payload"]["owner"] == owner and id_ not in out
-        ]
 
 
 @contextmanager
@@ -150,6 +151,18 @@ def _told(made: dict[str, Any]) -> dict[str, Any]:
                 "default_segment_number": 0,
                 "flush_interval_sec": 5,
             },
-            "metadata": made["metadata"],
+            "metadata": made.get("metadata"),
         },
     }
+
+
+def _matching(points: dict[str, dict[str, Any]], wanted: Any) -> list[dict[str, Any]]:
+    if not wanted:
+        return list(points.values())
+    owner = wanted["must"][0]["match"]["value"]
+    out = {id_ for clause in wanted.get("must_not") or () for id_ in clause["has_id"]}
+    return [
+        point
+        for id_, point in points.items()
+        if point["payload"]["owner"] == owner and id_ not in out
+    ]

@@ -135,6 +135,29 @@ def test_a_store_made_anew_by_another_gateway_is_filled_again(
     memory.close()
 
 
+def test_gateways_with_a_journal_each_recall_and_forget_as_one(
+    tmp_path: Path, upstream: Upstream
+) -> None:
+    one, two = (open_memory(tmp_path / name, upstream.url, Limits(5, 5)) for name in ("1", "2"))
+    said = remember(one, "My dog is called Rex.")
+    assert one.drain(WAIT_S)
+    assert recalled(two, said.user_text) == [said]
+    assert two.episodes(ALICE, said.conversation) == [said]
+    assert two.drain(WAIT_S)
+    assert len(upstream.points) == 1
+
+    journal = one._parts()[0]
+    assert journal.removals.delete(ALICE, [said.id]) == 1
+    one._follow()
+    deadline = time.monotonic() + WAIT_S
+    while upstream.points or two.episodes(ALICE, said.conversation):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    for memory in (one, two):
+        assert recalled(memory, said.user_text) == []
+        memory.close()
+
+
 def test_a_thousand_tenants_share_a_server_without_a_hit_across(upstream: Upstream) -> None:
     atlas = QdrantAtlas(upstream.url, embedding_id="seeded", dimension=8, limits=Limits(60, 60))
     vector = unit_vectors(1, dimension=8)[0]
