@@ -21,13 +21,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kiki.errors import RequestError
-from memory.aeon import Aeon, Embed
+from memory.aeon import Aeon
 from memory.episode import Episode, Owner
+from memory.projection import Embed
 
 CUTS = (5, 10, 20)
 CATEGORIES = {1: "multi-hop", 2: "temporal", 3: "open-domain", 4: "single-hop"}
 """The fifth, adversarial, asks for what was never said: it has no evidence to find."""
 BATCH = 64
+SOURCE = "Give the JSON list of conversations that snap-research/locomo publishes."
 _EVIDENCE = re.compile(r"D(\d+):(\d+)")
 _DATE = "%I:%M %p on %d %B, %Y"
 
@@ -58,30 +60,6 @@ class Dialogue:
 
 
 @dataclass(frozen=True, slots=True)
-class Scores:
-    """Evidence recall at each of `CUTS`: the share of a question's evidence among the first k
-    turns, averaged over questions; ``any`` and ``all`` at 10 count the questions with at least
-    one, and with all, of their evidence there."""
-
-    n: int
-    at: dict[int, float]
-    any_at_10: float
-    all_at_10: float
-
-
-@dataclass(frozen=True, slots=True)
-class LocomoResult:
-    """Recall times are in milliseconds, embedding apart."""
-
-    overall: Scores
-    by_category: dict[str, Scores]
-    by_dialogue: dict[str, Scores]
-    episodes: int
-    recall_p50_ms: float
-    recall_p95_ms: float
-
-
-@dataclass(frozen=True, slots=True)
 class _Asked:
     dialogue: str
     question: Question
@@ -93,15 +71,18 @@ def load(path: Path) -> list[Dialogue]:
     """The conversations of a LoCoMo file. Raises `RequestError` when it isn't one."""
     try:
         samples = json.loads(path.read_text(encoding="utf-8"))
-        return [_dialogue(sample) for sample in samples]
+        dialogues = [_dialogue(sample) for sample in samples]
     except OSError as error:
         raise RequestError(f"{path} can't be read: {error.strerror}.", param="locomo") from error
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise RequestError(
             f"{path} is not a LoCoMo file: {type(error).__name__} {error}.",
             param="locomo",
-            fix="Give the JSON list of conversations that snap-research/locomo publishes.",
+            fix=SOURCE,
         ) from error
+    if not any(dialogue.questions for dialogue in dialogues):
+        raise RequestError(f"{path} has no question with evidence.", param="locomo", fix=SOURCE)
+    return dialogues
 
 
 def evaluate(
@@ -111,18 +92,39 @@ def evaluate(
     embedding_id: str,
     embed: Embed,
     progress: Progress,
-) -> LocomoResult:
+) -> dict[str, Any]:
     """Writes all dialogues into a new memory in the empty ``folder`` and asks their questions.
 
-    ``embed`` and ``embedding_id`` as for `Aeon`; ``progress`` gets (what, done, all).
+    ``embed`` and ``embedding_id`` as for `Aeon`; ``progress`` gets (what, done, all). Evidence
+    recall at k is the share of a question's evidence among the first k turns, averaged over the
+    questions; ``any_at_10`` and ``all_at_10`` are the shares of questions with some, and with all,
+    of their evidence there. Times leave the embedding out.
     """
     memory = Aeon(folder, embedding_id=embedding_id, embed=embed)
     memory.open()
     try:
         _write(memory, dialogues, embed, progress)
-        return _result(list(_ask(memory, dialogues, embed, progress)), dialogues)
+        return _report(list(_ask(memory, dialogues, embed, progress)), dialogues)
     finally:
         memory.close()
+
+
+def as_text(report: dict[str, Any]) -> str:
+    """The report as a table."""
+    columns = [f"evidence_recall_at_{cut}" for cut in CUTS]
+    groups = {"all": report, **report["by_category"], **report["by_conversation"]}
+    lines = [f"{'evidence recall':16}{'n':>6}" + "".join(f"{f'at {cut}':>8}" for cut in CUTS)]
+    lines += [
+        f"{name:16}{group['n']:>6}" + "".join(f"{group[column]:>8.3f}" for column in columns)
+        for name, group in groups.items()
+        if group["n"]
+    ]
+    lines.append(
+        f"{report['episodes']} episodes; at 10, {report['any_at_10']:.3f} of the questions have"
+        f" some and {report['all_at_10']:.3f} all of their evidence;"
+        f" recall takes {report['recall_p50_ms']} ms (p50), {report['recall_p95_ms']} (p95)"
+    )
+    return "\n".join(lines)
 
 
 def _dialogue(sample: dict[str, Any]) -> Dialogue:
@@ -207,36 +209,36 @@ def _timed(
     return _Asked(dialogue.name, question, tuple(one.episode.id for one in found), ms)
 
 
-def _result(asked: Sequence[_Asked], dialogues: Sequence[Dialogue]) -> LocomoResult:
-    if len(asked) < 2:
-        raise RequestError("The LoCoMo file has no questions with evidence.", param="locomo")
+def _report(asked: Sequence[_Asked], dialogues: Sequence[Dialogue]) -> dict[str, Any]:
     times = [one.ms for one in asked]
-    return LocomoResult(
-        overall=_scores(asked),
-        by_category={
-            name: _scores(group)
-            for number, name in CATEGORIES.items()
-            if (group := [one for one in asked if one.question.category == number])
-        },
-        by_dialogue={
-            dialogue.name: _scores(group)
-            for dialogue in dialogues
-            if (group := [one for one in asked if one.dialogue == dialogue.name])
-        },
-        episodes=sum(len(dialogue.episodes) for dialogue in dialogues),
-        recall_p50_ms=statistics.median(times),
-        recall_p95_ms=statistics.quantiles(times, n=20)[-1],
-    )
+    categories = {
+        name: _scores([one for one in asked if one.question.category == number])
+        for number, name in CATEGORIES.items()
+    }
+    names = {
+        dialogue.name: _scores([one for one in asked if one.dialogue == dialogue.name])
+        for dialogue in dialogues
+    }
+    return {
+        **_scores(asked),
+        "by_category": {name: scores for name, scores in categories.items() if scores["n"]},
+        "by_conversation": names,
+        "episodes": sum(len(dialogue.episodes) for dialogue in dialogues),
+        "recall_p50_ms": round(statistics.median(times), 2),
+        "recall_p95_ms": round(float(np.quantile(times, 0.95)), 2),
+    }
 
 
-def _scores(asked: Sequence[_Asked]) -> Scores:
-    at_10 = [_share(one, 10) for one in asked]
-    return Scores(
-        n=len(asked),
-        at={cut: statistics.fmean(_share(one, cut) for one in asked) for cut in CUTS},
-        any_at_10=statistics.fmean(share > 0 for share in at_10),
-        all_at_10=statistics.fmean(share == 1 for share in at_10),
-    )
+def _scores(asked: Sequence[_Asked]) -> dict[str, float]:
+    scores: dict[str, float] = {"n": len(asked)}
+    if asked:
+        for cut in CUTS:
+            shares = [_share(one, cut) for one in asked]
+            scores[f"evidence_recall_at_{cut}"] = round(statistics.fmean(shares), 4)
+            if cut == 10:
+                scores["any_at_10"] = round(statistics.fmean(map(bool, shares)), 4)
+                scores["all_at_10"] = round(statistics.fmean(one == 1 for one in shares), 4)
+    return scores
 
 
 def _share(asked: _Asked, cut: int) -> float:

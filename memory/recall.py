@@ -9,7 +9,8 @@ import numpy as np
 
 from memory.atlas import VectorStore
 from memory.episode import Owner, RecalledEpisode, RecalledNote, Recollection
-from memory.journal import Journal, JournalRow
+from memory.episode_rows import JournalRow
+from memory.journal import Journal
 from memory.ranking import Floats, Question, Ranked, rank, vectors_of
 from memory.render import render_block, render_note, render_quote
 from memory.sharing import bring_in
@@ -17,9 +18,9 @@ from memory.trace import GraphStore
 from memory.words import entities
 
 # What each search gives at most, before the neighbours of all of it are looked at too.
-VECTORS = 48
-TEXTS = 48
-GRAPH = 24
+VECTORS = 32
+TEXTS = 32
+GRAPH = 16
 DATED = 64
 SPARE = 10
 """So many more than wanted are read with their texts: some don't fit the budget."""

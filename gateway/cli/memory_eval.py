@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,9 +30,43 @@ START_S = 300.0
     type=click.IntRange(0),
     help="The model's time a decision; 0 gives it all it needs. Default: cerebellum_timeout_ms.",
 )
+@click.option(
+    "--locomo",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Measure recall instead, on a file of LoCoMo conversations.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(cerebellum: str | None, timeout_ms: int | None, as_json: bool) -> None:
+def command(
+    cerebellum: str | None, timeout_ms: int | None, locomo: Path | None, as_json: bool
+) -> None:
     """Measure what is kept of a turn and what it does to what was known, case by case."""
+    if locomo is not None:
+        if cerebellum is not None or timeout_ms is not None:
+            raise click.UsageError("--locomo measures recall, which asks no model.")
+        _measure_recall(locomo, as_json=as_json)
+    else:
+        _measure_decisions(cerebellum, timeout_ms, as_json=as_json)
+
+
+def _measure_recall(path: Path, *, as_json: bool) -> None:
+    from gateway.assets import load_embedder
+    from gateway.cli.progress import counting
+    from memory.locomo import as_text, evaluate, load
+
+    dialogues = load(path)
+    embedder = load_embedder(load_settings())
+    with tempfile.TemporaryDirectory(prefix="kiki-locomo-") as folder, counting() as progress:
+        report = evaluate(
+            dialogues,
+            Path(folder),
+            embedding_id=embedder.id,
+            embed=embedder.embed,
+            progress=progress,
+        )
+    click.echo(json.dumps(report) if as_json else as_text(report))
+
+
+def _measure_decisions(cerebellum: str | None, timeout_ms: int | None, *, as_json: bool) -> None:
     from gateway.assets import load_embedder
     from gateway.cli.progress import counting
     from memory.cerebellum import Cerebellum
