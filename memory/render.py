@@ -17,9 +17,9 @@ MAX_ANSWER_CHARS = 300
 
 # Chat templates mark turns with <...> (ChatML, Llama 3, Gemma, DeepSeek) or [INST] (Mistral).
 _SQUARE_MARKER = re.compile(r"\[\s*(/?\s*(?:[A-Z_]{2,}|gMASK))\s*\]")
-_LETTERS = str.maketrans(
-    {"<": "‹", ">": "›", '"': "'", "“": "'", "”": "'", "„": "'", "«": "'", "»": "'"}
-)
+_LETTERS = str.maketrans({"<": "‹", ">": "›"} | dict.fromkeys('"“”„‟«»❝❞〝〞〟', "'"))
+# Variation selectors are printable and seen by nobody: 256 of them can spell any hidden text.
+_UNSEEN = re.compile("[\ufe00-\ufe0f\U000e0100-\U000e01ef]")
 
 
 def render_block(quotes: list[str]) -> str:
@@ -47,6 +47,7 @@ def quotable(text: str, limit: int) -> str:
     double quotes, angle brackets or chat-template markers."""
     # Compatibility forms first: a tokenizer may fold a wide bracket into the plain one.
     line = " ".join(unicodedata.normalize("NFKC", text[: 4 * limit]).split())
+    line = _UNSEEN.sub("", line)
     if not line.isprintable():
         line = "".join(letter for letter in line if letter.isprintable())
     line = _SQUARE_MARKER.sub(r"(\1)", line.translate(_LETTERS))
