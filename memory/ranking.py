@@ -165,7 +165,7 @@ def _named(head: str, asked: Set[str]) -> str:
     label, colon, _ = head.partition(": ")
     if not colon or len(label) > MAX_LABEL:
         return ""
-    return " ".join(sorted(asked.intersection(_WORD.findall(fold(label)))))
+    return " ".join(sorted(asked & set(_WORD.findall(fold(label)))))
 
 
 def _neighbours(turns: Sequence[Turn]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

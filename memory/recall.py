@@ -92,7 +92,7 @@ def diverse(ranked: Sequence[Ranked], dimension: int, limit: int) -> list[Ranked
         alike = vectors @ vectors[best]
         same = left & (alike >= SAME)
         same[best] = True
-        group = [ranked[place] for place in np.flatnonzero(same)]
+        group = [ranked[place] for place in np.flatnonzero(same).tolist()]
         kept.append(max(group, key=lambda one: one.turn.created))
         left &= ~same
         likeness = np.maximum(likeness, alike)

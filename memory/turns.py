@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from memory.database import to_stamp
 from memory.episode import Owner
@@ -15,10 +15,12 @@ HEAD = 64
 """Characters of the user's text that are read: a transcript's line names its speaker there."""
 
 
-@dataclass(frozen=True, slots=True)
-class Turn:
+class Turn(NamedTuple):
     """An episode's place and its float16 vector as stored; none where it was written without one,
-    or another embedding model made it. ``created`` is in microseconds since 1970."""
+    or another embedding model made it. ``created`` is in microseconds since 1970.
+
+    A tuple, because recall makes hundreds of them a question.
+    """
 
     id: str
     conversation: str
@@ -44,7 +46,7 @@ def around(
         f" WHERE hit.id IN ({marks}) AND +hit.tenant = ? AND +hit.user = ?)",
         (embedding_id, *ids, owner.tenant, owner.user),
     )
-    return [Turn(*row) for row in rows]
+    return list(map(Turn._make, rows))
 
 
 def within(db: sqlite3.Connection, owner: Owner, spans: Sequence[Span], limit: int) -> list[str]:
