@@ -6,6 +6,7 @@ KikiError
 ├── RequestError              the caller's request is wrong (400; ``param`` names the field)
 │   ├── UnknownModelError     404, lists the near names
 │   ├── UnknownAdapterError   404, lists the near names
+│   ├── UnknownMemoryError    404, the owner has nothing of that id
 │   ├── PromptTooLongError    400, the prompt doesn't fit the context
 │   └── IdempotencyConflictError  409, the key was used for another request
 ├── RoutingError              the router's files don't fit each other
@@ -80,6 +81,13 @@ class UnknownAdapterError(RequestError):
 
     status = 404
     code = "adapter_not_found"
+
+
+class UnknownMemoryError(RequestError):
+    """The owner has nothing of that id."""
+
+    status = 404
+    code = "memory_not_found"
 
 
 class PromptTooLongError(RequestError):

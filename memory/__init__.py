@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from memory.aeon import Aeon, MemoryStatus
 from memory.episode import (
+    NEXT_TURN,
     Episode,
     EpisodeStatus,
     IdempotentReply,
@@ -27,6 +28,7 @@ from memory.episode import (
 )
 
 __all__ = [
+    "NEXT_TURN",
     "Aeon",
     "Episode",
     "EpisodeStatus",

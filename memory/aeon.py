@@ -22,6 +22,7 @@ from memory.projection import Embed, Projection
 from memory.projector import Projector
 from memory.ranking import Question, Ranked
 from memory.recall import SPARE, diverse, find, read, recollect, relevant
+from memory.rights import Rights
 from memory.stores import Stores
 from memory.trace import GraphStore
 
@@ -66,6 +67,7 @@ class Aeon:
         self._cerebellum = cerebellum
         self._stores = stores
         self._knowledge: Knowledge | None = None
+        self._rights: Rights | None = None
         self._journal: Journal | None = None
         self._atlas: Projector[VectorStore] | None = None
         self._trace: Projector[GraphStore] | None = None
@@ -91,6 +93,7 @@ class Aeon:
         self._trace.start()
         self._knowledge = Knowledge(journal, self._embed, self._cerebellum, changed=self._follow)
         self._knowledge.start()
+        self._rights = Rights(journal, self._atlas, self._trace, self._knowledge, self._dimension)
 
     def _follow(self) -> None:
         for projector in (self._atlas, self._trace):
@@ -107,7 +110,7 @@ class Aeon:
                 projector.stop()
         if self._journal is not None:
             self._journal.close()
-        self._journal = self._atlas = self._trace = None
+        self._journal = self._atlas = self._trace = self._rights = None
 
     def write(
         self,
@@ -133,6 +136,14 @@ class Aeon:
         if self._knowledge is None:
             raise StoreUnavailableError(f"The memory in {self.folder} is not open.")
         return self._knowledge
+
+    @property
+    def rights(self) -> Rights:
+        """Lists, corrects, exports and deletes. Raises `StoreUnavailableError` when the memory is
+        not open."""
+        if self._rights is None:
+            raise StoreUnavailableError(f"The memory in {self.folder} is not open.")
+        return self._rights
 
     def recall(
         self,

@@ -9,6 +9,9 @@ from typing import Literal
 from kiki.errors import RequestError
 
 EpisodeStatus = Literal["complete", "aborted"]
+NEXT_TURN = -1
+"""As an episode's turn: the journal gives it the one after the conversation's last, so that two
+that are written at once don't get the same."""
 
 
 @dataclass(frozen=True, slots=True)

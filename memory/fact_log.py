@@ -125,13 +125,11 @@ class FactLog:
             for fact, vector in learnt.added:
                 if db.execute("SELECT 1 FROM fact WHERE id = ?", (fact.id,)).fetchone():
                     continue
-                # An episode that was deleted while it was decided teaches nothing.
-                if not db.execute(
-                    "SELECT 1 FROM episode WHERE id = ?", (fact.source_episode,)
-                ).fetchone():
-                    continue
-                _insert(db, fact, self._embedding_id, vector)
+                if _decided(db, fact.source_episode, up_to):
+                    _insert(db, fact, self._embedding_id, vector)
             for ending in learnt.ended:
+                if not _decided(db, ending.episode, up_to):
+                    continue
                 db.execute(
                     "UPDATE fact SET revision = ?, valid_to = ?, recorded_to = ?, ended_by = ?"
                     " WHERE id = ? AND recorded_to IS NULL",
@@ -244,6 +242,15 @@ class FactLog:
                 vector = to_vector(columns[-1])
             rows.append(FactRow(columns[0], _to_fact(columns[1:-2]), vector))
         return rows
+
+
+def _decided(db: sqlite3.Connection, episode: str, up_to: int) -> bool:
+    """Whether it is still what was decided: one that was deleted meanwhile teaches nothing, and
+    one that was edited has a later number."""
+    return (
+        db.execute("SELECT 1 FROM episode WHERE id = ? AND seq <= ?", (episode, up_to)).fetchone()
+        is not None
+    )
 
 
 def _insert(

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import sqlite3
-import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kiki.errors import IdempotencyConflictError
-from memory import fact_log, removals, summary_log, turns
-from memory.database import Database, from_stamp, to_half, to_stamp, to_vector
+from memory import episode_rows, fact_log, pages, removals, reply_log, summary_log, turns
+from memory.database import Database, to_half
 from memory.episode import Episode, IdempotentReply, Owner
+from memory.episode_rows import JournalRow
 from memory.lock import FolderLock
 from memory.when import Span
-
-REPLY_LIFETIME_S = 24 * 3600
 
 # AUTOINCREMENT: a number is never used twice, so a store's cursor stays true after deletes.
 _EPISODES = """
@@ -57,20 +51,6 @@ CREATE TABLE cursor (store TEXT PRIMARY KEY, generation TEXT NOT NULL, seq INTEG
 # Format n + 1 is format n with step n run on it; a step that was shipped is never changed.
 _STEPS = (_EPISODES, fact_log.SCHEMA, turns.SCHEMA, removals.SCHEMA)
 SCHEMA_VERSION = len(_STEPS)
-_COLUMNS = (
-    "seq, id, tenant, user, conversation, turn, user_text, answer_text, domains, adapters,"
-    " created, status, embedding, vector"
-)
-
-
-@dataclass(frozen=True, slots=True)
-class JournalRow:
-    """An episode with its place in the journal and the float32 vector of its user text; none
-    when it was written without one, or another embedding model made it."""
-
-    seq: int
-    episode: Episode
-    vector: NDArray[np.float32] | None
 
 
 class Journal:
@@ -114,18 +94,42 @@ class Journal:
     ) -> bool:
         """Keeps the episode, and its reply with it; durable on return. True if it was new.
 
-        The same id, or the same key with the same fingerprint, is kept once. Raises
-        `IdempotencyConflictError` when the key was used for another request.
+        The same id, or the same key with the same fingerprint, is kept once; `NEXT_TURN` becomes
+        the turn after the conversation's last. Raises `IdempotencyConflictError` when the key was
+        used for another request.
         """
         with self._database.write() as db:
-            if db.execute("SELECT 1 FROM episode WHERE id = ?", (episode.id,)).fetchone():
+            if episode_rows.there(db, episode.id):
                 return False
-            if idempotency and not _keep_reply(db, episode.owner, idempotency):
+            if idempotency and not reply_log.keep(db, episode.owner, idempotency):
                 return False
-            db.execute(
-                f"INSERT INTO episode ({_COLUMNS}) VALUES (NULL{', ?' * 13})",
-                _to_columns(episode, vector, self._embedding_id),
-            )
+            episode_rows.insert(db, episode, vector, self._embedding_id)
+        return True
+
+    def append_all(self, episodes: Sequence[Episode]) -> list[tuple[str, bool]]:
+        """Keeps the episodes, all or none; durable on return. Gives the id under which each is
+        kept, and whether it was new.
+
+        An id that another owner has used is no news to this one: the episode is kept under one
+        made of it and the owner (`episode_rows.owned_id`).
+        """
+        kept = []
+        with self._database.write() as db:
+            for episode in episodes:
+                id_, new = episode_rows.own_place(db, episode)
+                if new:
+                    own = replace(episode, id=id_)
+                    episode_rows.insert(db, own, None, self._embedding_id)
+                kept.append((id_, new))
+        return kept
+
+    def replace(self, episode: Episode, vector: NDArray[np.float32] | None) -> bool:
+        """Puts the episode in the place of the owner's one of that id, with nothing left of what
+        was learnt from that; durable on return. False where there is none."""
+        with self._database.write() as db:
+            if not removals.take_out(db, episode.owner, [episode.id]).episodes:
+                return False
+            episode_rows.insert(db, episode, vector, self._embedding_id)
         return True
 
     def keep_reply(self, owner: Owner, reply: IdempotentReply) -> bool:
@@ -134,16 +138,11 @@ class Journal:
         Raises `IdempotencyConflictError` when the key was used for another request.
         """
         with self._database.write() as db:
-            return _keep_reply(db, owner, reply)
+            return reply_log.keep(db, owner, reply)
 
     def find_reply(self, owner: Owner, key: str) -> IdempotentReply | None:
         with self._database.read() as db:
-            found = db.execute(
-                "SELECT key, fingerprint, reply FROM reply"
-                " WHERE tenant = ? AND user = ? AND key = ? AND stored > ?",
-                (owner.tenant, owner.user, key, time.time() - REPLY_LIFETIME_S),
-            ).fetchone()
-        return IdempotentReply(*found) if found else None
+            return reply_log.find(db, owner, key)
 
     def rows_after(self, seq: int, limit: int) -> list[JournalRow]:
         """The next ``limit`` rows of all owners, in writing order."""
@@ -155,6 +154,29 @@ class Journal:
             "tenant = ? AND user = ? AND seq > ? ORDER BY seq DESC LIMIT ?",
             (owner.tenant, owner.user, after, limit),
         )
+
+    def page(
+        self,
+        owner: Owner,
+        limit: int,
+        *,
+        wanted: pages.Filter = pages.EVERYTHING,
+        start: int | None = None,
+        order: pages.Order = "newest",
+    ) -> list[JournalRow]:
+        """The owner's next ``limit`` rows after journal number ``start``, in writing order."""
+        condition, values = pages.where(owner, wanted, start, order)
+        return self._rows(condition, (*values, limit))
+
+    def counts(self, owner: Owner) -> pages.Counts:
+        return pages.count(self._database, owner)
+
+    def users(self, tenant: str) -> list[Owner]:
+        return pages.users(self._database, tenant)
+
+    def scrub(self) -> bool:
+        """Takes what was deleted out of the files (see `Database.scrub`)."""
+        return self._database.scrub()
 
     def get(self, owner: Owner, ids: Collection[str]) -> dict[str, JournalRow]:
         """The owner's rows among ``ids``; what is another owner's is not there."""
@@ -236,67 +258,7 @@ class Journal:
 
     def _rows(self, where: str, values: tuple[object, ...]) -> list[JournalRow]:
         with self._database.read() as db:
-            found = db.execute(f"SELECT {_COLUMNS} FROM episode WHERE {where}", values).fetchall()
-        return [self._to_row(columns) for columns in found]
-
-    def _to_row(self, columns: tuple[Any, ...]) -> JournalRow:
-        seq, id_, tenant, user, conversation, turn, user_text, answer_text = columns[:8]
-        domains, adapters, created, status, embedding, blob = columns[8:]
-        episode = Episode(
-            id=id_,
-            tenant=tenant,
-            user=user,
-            conversation=conversation,
-            turn=turn,
-            user_text=user_text,
-            answer_text=answer_text,
-            domains=tuple(json.loads(domains)),
-            adapters=tuple((name, weight) for name, weight in json.loads(adapters)),
-            created=from_stamp(created),
-            status=status,
-        )
-        vector = None
-        if blob is not None and embedding == self._embedding_id:
-            vector = to_vector(blob)
-        return JournalRow(seq, episode, vector)
-
-
-def _keep_reply(db: sqlite3.Connection, owner: Owner, reply: IdempotentReply) -> bool:
-    now = time.time()
-    db.execute("DELETE FROM reply WHERE stored <= ?", (now - REPLY_LIFETIME_S,))
-    found = db.execute(
-        "SELECT fingerprint FROM reply WHERE tenant = ? AND user = ? AND key = ?",
-        (owner.tenant, owner.user, reply.key),
-    ).fetchone()
-    if found and found[0] != reply.fingerprint:
-        raise IdempotencyConflictError(
-            f"The Idempotency-Key {reply.key!r} was used before for a different request.",
-            fix="Send a new key with a new request.",
-        )
-    if found:
-        return False
-    db.execute(
-        "INSERT INTO reply VALUES (?, ?, ?, ?, ?, ?)",
-        (owner.tenant, owner.user, reply.key, reply.fingerprint, reply.reply, now),
-    )
-    return True
-
-
-def _to_columns(
-    episode: Episode, vector: NDArray[np.float32] | None, embedding_id: str
-) -> tuple[object, ...]:
-    return (
-        episode.id,
-        episode.tenant,
-        episode.user,
-        episode.conversation,
-        episode.turn,
-        episode.user_text,
-        episode.answer_text,
-        json.dumps(episode.domains),
-        json.dumps(episode.adapters),
-        to_stamp(episode.created),
-        episode.status,
-        None if vector is None else embedding_id,
-        None if vector is None else to_half(vector),
-    )
+            found = db.execute(
+                f"SELECT {episode_rows.COLUMNS} FROM episode WHERE {where}", values
+            ).fetchall()
+        return [episode_rows.to_row(columns, self._embedding_id) for columns in found]

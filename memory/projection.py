@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from memory.atlas import Removed, VectorPoint, VectorStore
 from memory.database import to_stamp
 from memory.episode import Owner
-from memory.journal import Journal, JournalRow
+from memory.episode_rows import JournalRow
+from memory.journal import Journal
 from memory.sharing import follow_removals, to_record
 from memory.stores import Stores
 from memory.trace import GraphStore
@@ -67,6 +68,10 @@ class Projection:
         atlas.flush()
 
     def to_trace(self, trace: GraphStore, rows: Sequence[JournalRow]) -> None:
+        again = self.journal.removals.noted([row.episode.id for row in rows])
+        for row in rows:
+            if row.episode.id in again:
+                trace.delete(row.episode.owner, [row.episode.id])
         trace.write([row.episode for row in rows])
 
     def facts_to_trace(self, trace: GraphStore) -> bool:
@@ -97,7 +102,7 @@ class Projection:
         return (
             self.facts_to_trace(trace)
             or self._summaries_to_trace(trace)
-            or self._remove("trace-removals", trace.generation, trace.delete)
+            or self._remove("trace-removals", trace.generation, trace.delete, trace.scrub)
         )
 
     def _summaries_to_trace(self, trace: GraphStore) -> bool:
@@ -110,7 +115,11 @@ class Projection:
         return True
 
     def _remove(
-        self, cursor: str, generation: str, delete: Callable[[Owner, Collection[str]], None]
+        self,
+        cursor: str,
+        generation: str,
+        delete: Callable[[Owner, Collection[str]], None],
+        scrub: Callable[[], None] = lambda: None,
     ) -> bool:
         removed = self.journal.removals.after(self.journal.cursor(cursor, generation), BATCH)
         if not removed:
@@ -122,6 +131,8 @@ class Projection:
                 gone.setdefault(one.owner, []).append(one.id)
         for owner, ids in gone.items():
             delete(owner, ids)
+        if len(removed) < BATCH:
+            scrub()
         self.journal.advance(cursor, generation, removed[-1].seq)
         return True
 

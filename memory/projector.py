@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from typing import Generic, Protocol, TypeVar
 
 from kiki.errors import StoreReplacedError, StoreUnavailableError
-from memory.journal import Journal, JournalRow
+from memory.episode_rows import JournalRow
+from memory.journal import Journal
 
 logger = logging.getLogger("kiki.memory")
 
@@ -64,6 +65,7 @@ class Projector(Generic[Store]):
         self._changed = threading.Condition()
         self._woken = False
         self._hurried = False
+        self._asked = self._settled = 0
         self._thread = threading.Thread(target=self._run, name=f"kiki-{name}", daemon=True)
 
     @property
@@ -115,11 +117,25 @@ class Projector(Generic[Store]):
                 lambda: self._store is not None and self._cursor >= goal, timeout
             )
 
+    def settle(self, timeout: float) -> bool:
+        """Waits until the store holds all that is in the journal now, and has followed it in what
+        belongs to the episodes and in what was deleted; False after ``timeout`` seconds."""
+        with self._changed:
+            self._asked += 1
+            goal = self._asked
+            self._hurried = self._woken = True
+            self._changed.notify_all()
+            return self._changed.wait_for(lambda: self._settled >= goal, timeout)
+
     def _run(self) -> None:
         while not self._stopping:
+            asked = self._asked
             while not self._stopping and self._attempt(self._step):
                 pass
             with self._changed:
+                if not self._failures and not self._stopping:
+                    self._settled = asked
+                    self._changed.notify_all()
                 # A new episode doesn't cut short the wait for a store that is down.
                 self._changed.wait_for(
                     lambda: self._stopping or (self._woken and not self._failures),

@@ -88,6 +88,10 @@ class GraphStore(Protocol):
         """Takes the owner's episodes, facts and summaries out, with what is left bare."""
         ...
 
+    def scrub(self) -> None:
+        """Leaves nothing of what was deleted in files that this process writes."""
+        ...
+
     def verify(self) -> None:
         """Raises `StoreReplacedError` when another process made the store anew since it was
         opened."""

@@ -204,6 +204,12 @@ class SqliteTrace:
                 _delete(db, found[0], id_)
                 trace_facts.delete_learnt(db, found[0], id_)
 
+    def scrub(self) -> None:
+        with self._database.write() as db:
+            # The index keeps the words of a deleted row until its segments are merged.
+            db.execute("INSERT INTO body (body) VALUES ('optimize')")
+        self._database.scrub()
+
     def count(self, owner: Owner | None = None) -> int:
         with self._database.read() as db:
             if owner is None:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from gateway.replies import completion
 from gateway.turn import Turn
 from kiki.errors import StoreError
-from memory import Aeon, Episode, IdempotentReply
+from memory import NEXT_TURN, Aeon, Episode, IdempotentReply
 
 log = logging.getLogger("kiki.gateway")
 
@@ -52,7 +52,7 @@ class WriteStage:
             tenant=ask.owner.tenant,
             user=ask.owner.user,
             conversation=ask.conversation,
-            turn=self._aeon.last_turn(ask.owner, ask.conversation) + 1,
+            turn=NEXT_TURN,
             user_text=ask.question,
             answer_text=turn.answer,
             domains=tuple(domain.name for domain in turn.route.active) if turn.route else (),

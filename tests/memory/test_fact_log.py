@@ -72,7 +72,8 @@ def test_a_store_that_follows_the_revisions_sees_every_change(journal: Journal) 
     _, old = said(journal, "My dog is called Max.")
     journal.facts.learn(learnt(old), up_to=1, now=START)
     seen = journal.facts.after(0, 10)[-1].revision
-    journal.facts.learn(learnt(ended=(Ending(old.id, "e", LATER),)), up_to=2, now=LATER)
+    later, _ = said(journal, "Max ran away.")
+    journal.facts.learn(learnt(ended=(Ending(old.id, later.id, LATER),)), up_to=2, now=LATER)
     (change,) = journal.facts.after(seen, 10)
     assert change.fact.id == old.id
     assert not change.fact.current

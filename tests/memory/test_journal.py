@@ -91,7 +91,7 @@ def test_two_users_may_use_the_same_key(journal: Journal) -> None:
 
 def test_old_replies_are_forgotten(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
     journal.append(episode(), idempotency=IdempotentReply("key", "one", "1"))
-    monkeypatch.setattr("memory.journal.REPLY_LIFETIME_S", -1)
+    monkeypatch.setattr("memory.reply_log.LIFETIME_S", -1)
     assert journal.find_reply(ALICE, "key") is None
     assert journal.append(episode(), idempotency=IdempotentReply("key", "two", "2"))
 
