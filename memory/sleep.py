@@ -23,8 +23,8 @@ WITHIN = timedelta(hours=24)
 MIN_CLUSTER = 3
 MAX_CLUSTER = 32
 EVICT_UNDER = 0.35
-# P(keep) is the logistic of these, chosen by hand: what is a month old, was never recalled, is
-# short and has a near twin comes to 0.3; one recall, or a week of age, lifts it over the bar.
+# P(keep) is the logistic of these, chosen by hand: what is two months old, was never recalled,
+# is short and has a near twin comes to 0.3; one recall lifts it over the bar.
 BIAS, RECENT, USED, UNIQUE, LONG, TEACHES = -1.6, 2.0, 1.5, 2.0, 0.8, 3.0
 RECENT_DAYS = 30.0
 LONG_WORDS = 60
