@@ -32,7 +32,7 @@ _DAY = 86_400_000_000
 _WORD = re.compile(r"\w+")
 MAX_LABEL = 48
 """Characters before a line's first colon that can name who speaks."""
-BEST = 64
+BEST = 48
 """So many of the turns are given back."""
 
 Floats = NDArray[np.float32]

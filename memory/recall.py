@@ -18,11 +18,11 @@ from memory.trace import GraphStore
 from memory.words import entities
 
 # What each search gives at most, before the neighbours of all of it are looked at too.
-VECTORS = 32
-TEXTS = 32
-GRAPH = 16
+VECTORS = 24
+TEXTS = 28
+GRAPH = 12
 DATED = 64
-SPARE = 10
+SPARE = 6
 """So many more than wanted are read with their texts: some don't fit the budget."""
 # Episodes that wait for projection are compared one by one, so only so many of the newest.
 MAX_TAIL = 512
