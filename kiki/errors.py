@@ -142,6 +142,7 @@ class StoreError(KikiError):
 class StoreUnavailableError(StoreError):
     """The store is down or too slow for now; the journal keeps what was to be written."""
 
+    status = 503
     code = "store_unavailable"
 
 

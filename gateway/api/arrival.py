@@ -27,7 +27,7 @@ class ArrivalMiddleware:
         received = time.perf_counter()
         state = scope.setdefault("state", {})
         state["received"] = received
-        state["request_id"] = request_id = new_request_id()
+        state["request_id"] = request_id = new_id("chatcmpl")
         status = 500
 
         async def watch(message: Message) -> None:
@@ -45,6 +45,6 @@ class ArrivalMiddleware:
                 self._telemetry.duration_seconds.observe(time.perf_counter() - received)
 
 
-def new_request_id() -> str:
+def new_id(kind: str) -> str:
     """Sortable by time, as the memory's episode ids have to be."""
-    return f"chatcmpl-{time.time_ns():016x}{secrets.token_hex(8)}"
+    return f"{kind}-{time.time_ns():016x}{secrets.token_hex(8)}"

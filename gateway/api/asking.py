@@ -9,7 +9,8 @@ from typing import Any
 
 from adapters.engines.base import Message, Sampling
 from adapters.mix import Mix
-from gateway.api.fields import refuse_message_extras, refuse_unserved
+from gateway.api.fields import clean_text, refuse_message_extras, refuse_unserved
+from gateway.api.owner import owner_of
 from gateway.api.schemas import ChatMessage, ChatRequest
 from gateway.models import ServedModel
 from gateway.services import Services
@@ -18,7 +19,6 @@ from gateway.turn import Ask, IdempotencyKey, Options, Plan
 from kiki.errors import RequestError
 from memory import Owner
 
-LOCAL_TENANT = "local"
 MAX_KEY = 255
 _KNOWN_FIELDS = frozenset(ChatRequest.model_fields)
 
@@ -36,7 +36,7 @@ def ask_of(
     settings = services.settings
     served = services.models.resolve(body.model)
     messages = _messages(body.messages)
-    owner = Owner(LOCAL_TENANT, body.user or "")
+    owner = owner_of(body.user)
     return Ask(
         id=request_id,
         model=body.model,
@@ -63,20 +63,10 @@ def _messages(given: list[ChatMessage]) -> tuple[Message, ...]:
                 param=f"messages[{number}].content",
                 fix="Ask something.",
             )
-        messages.append(Message(role, _clean(message.text, number)))
+        messages.append(Message(role, clean_text(message.text, f"messages[{number}].content")))
     if all(message.role != "user" for message in messages):
         raise RequestError("No message has the role user.", param="messages", fix="Add one.")
     return tuple(messages)
-
-
-def _clean(text: str, number: int) -> str:
-    if "\x00" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
-        raise RequestError(
-            "The text holds a NUL character or half a surrogate pair.",
-            param=f"messages[{number}].content",
-            fix="Send valid Unicode text.",
-        )
-    return text
 
 
 def _sampling(body: ChatRequest, settings: Settings, context_tokens: int) -> Sampling:

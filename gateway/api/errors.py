@@ -86,7 +86,7 @@ def _param(location: Sequence[int | str]) -> str:
     for part in location[1:]:
         if isinstance(part, int):
             path += f"[{part}]"
-        elif part not in ("str", "list[TextPart]", "list[str]"):
+        elif part not in ("str", "list[TextPart]", "list[str]", "one", "many"):
             path += f".{part}" if path else part
     return path or "body"
 

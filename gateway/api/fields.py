@@ -1,4 +1,5 @@
-"""OpenAI's chat fields that kiki can't serve: refused by name, never silently dropped."""
+"""What a body may not hold: fields and texts that kiki can't serve are refused by name, never
+silently dropped or changed."""
 
 from __future__ import annotations
 
@@ -68,3 +69,14 @@ def refuse_unserved(extra: dict[str, Any], known: frozenset[str]) -> None:
                 code="unsupported_parameter",
                 fix="Leave it out.",
             )
+
+
+def clean_text(text: str, param: str) -> str:
+    """The text as it is. Raises RequestError for one that no store keeps faithfully."""
+    if "\x00" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise RequestError(
+            "The text holds a NUL character or half a surrogate pair.",
+            param=param,
+            fix="Send valid Unicode text.",
+        )
+    return text
