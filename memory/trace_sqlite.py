@@ -9,22 +9,19 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from pathlib import Path
 
-from memory import trace_facts
+from memory import trace_facts, trace_text
 from memory.atlas import REBUILD
 from memory.database import Database
 from memory.episode import Episode, Owner
 from memory.facts import Fact, Summary
-from memory.stems import TOKENIZER
 from memory.trace import FOLLOW_UP_WEIGHT, MAX_POSTINGS, TraceHit, rarity, word_score
 from memory.trace_rows import drop, find, link, node
 from memory.words import entities, fold, search_terms
 
 SCHEMA_VERSION = 2
 
-# Nodes and edges are general, so that new kinds need no new tables. The full text keeps the
-# owner as a word of its own column: the engine then intersects the posting lists, and one
-# tenant's search doesn't walk another's episodes.
-_EPISODES = f"""
+# Nodes and edges are general, so that new kinds need no new tables.
+_EPISODES = """
 CREATE TABLE meta (generation TEXT NOT NULL);
 CREATE TABLE owner (
     id INTEGER PRIMARY KEY,
@@ -56,9 +53,6 @@ CREATE TABLE episode (
     words INTEGER NOT NULL
 );
 CREATE INDEX episode_by_turn ON episode (conversation, turn);
-CREATE VIRTUAL TABLE body USING fts5(
-    owner, user_text, answer_text, tokenize = '{TOKENIZER}'
-);
 """
 
 
@@ -70,7 +64,7 @@ class SqliteTrace:
         generation = f"INSERT INTO meta VALUES ('{uuid.uuid4().hex}');"
         self._database = Database(
             folder / "trace.sqlite",
-            schema=f"{_EPISODES}{trace_facts.SCHEMA}{generation}",
+            schema=f"{_EPISODES}{trace_text.SCHEMA}{trace_facts.SCHEMA}{generation}",
             version=SCHEMA_VERSION,
             fix=REBUILD,
             upgrades=[trace_facts.SCHEMA],
@@ -110,15 +104,13 @@ class SqliteTrace:
             if found is None:
                 return []
             owner_id, total = found
+            # A long list of the owner's own episodes costs more to intersect than it saves.
+            alone = 2 * total >= trace_text.episodes(db)
             for term in search_terms(text):
-                rows = db.execute(
-                    "SELECT episode.node, episode.words FROM body"
-                    " JOIN episode ON episode.node = body.rowid"
-                    " WHERE body MATCH ? ORDER BY body.rowid DESC LIMIT ?",
-                    (_match(owner_id, term), MAX_POSTINGS),
-                ).fetchall()
+                rows = trace_text.postings(db, owner_id, term, intersect=not alone)
                 if rows:
-                    weight = rarity(_frequency(db, owner_id, rows, total), total)
+                    found_in = trace_text.frequency(db, owner_id, rows, total)
+                    weight = rarity(found_in, total)
                     for number, words in rows:
                         gain = word_score(weight, words)
                         scores[number] = scores.get(number, 0.0) + gain
@@ -224,25 +216,6 @@ def _owner(db: sqlite3.Connection, owner: Owner) -> tuple[int, int] | None:
         "SELECT id, episodes FROM owner WHERE tenant = ? AND user = ?", (owner.tenant, owner.user)
     ).fetchone()
     return (int(found[0]), int(found[1])) if found else None
-
-
-def _frequency(
-    db: sqlite3.Connection, owner_id: int, rows: list[tuple[int, int]], total: int
-) -> float:
-    """How many of the owner's episodes hold a word: what was read, or, where only the newest were,
-    what their share of the owner's time makes likely."""
-    if len(rows) < MAX_POSTINGS:
-        return len(rows)
-    first, last = db.execute(
-        "SELECT first_episode, last_episode FROM owner WHERE id = ?", (owner_id,)
-    ).fetchone()
-    likely = len(rows) * (last - first + 1) / (last - rows[-1][0] + 1)
-    return float(min(total, likely))
-
-
-def _match(owner_id: int, term: str) -> str:
-    quoted = term.replace('"', '""')
-    return f'owner : "o{owner_id}" AND {{user_text answer_text}} : "{quoted}"'
 
 
 def _hits(

@@ -115,6 +115,14 @@ def test_the_rarer_word_counts_more(trace: GraphStore) -> None:
     assert hits[0].score > 2 * hits[1].score
 
 
+def test_words_are_found_among_many_owners_and_beside_a_large_one(trace: GraphStore) -> None:
+    small = episode("Rex sleeps on the sofa", user="bob")
+    trace.write([episode(f"Rex barks at number {n}") for n in range(30)])
+    trace.write([small])
+    assert [hit.id for hit in trace.search_text(BOB, "Rex sofa barks", 9)] == [small.id]
+    assert len(trace.search_text(ALICE, "Rex sofa", 99)) == 30
+
+
 def test_any_question_is_taken_as_words_only(trace: GraphStore) -> None:
     trace.write([episode('say "NEAR" AND (x) * OR user_text:y')])
     for question in (
