@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -82,9 +81,17 @@ class FactIndex:
         """The facts that bear on a question (embedded as ``vector``), best first."""
         asked = about(read(question))
         names = set(entities(question))
+        shelf = self._facts.of(owner)
+        if not shelf.items:
+            return []
+        cosines = shelf.vectors @ vector
+        # Only what can pass is looked at: near by itself, or about something that is asked about.
+        places = {*np.flatnonzero(cosines >= ALONE).tolist()}
+        places.update(place for one in asked for place in shelf.by_subject.get(one, ()))
         hits = []
-        for fact, statement, cosine in self._facts.of(owner).compared(vector):
-            shared = asked & about(statement)
+        for place in places:
+            fact, cosine = shelf.items[place], float(cosines[place])
+            shared = asked & about(shelf.statements[place])
             named = sorted(names.intersection(fact.entities))
             covered = len(shared) / max(1, len(asked))
             floor = SUPPORTED if shared or named else ALONE
@@ -120,12 +127,8 @@ class FactIndex:
 
 def _pairs(shelf: Shelf[Fact]) -> Iterator[tuple[int, int]]:
     """Places of facts that share what they are about."""
-    sharers: defaultdict[str, list[int]] = defaultdict(list)
-    for place, statement in enumerate(shelf.statements):
-        for concept in about(statement) or statement.concepts:
-            sharers[concept].append(place)
     seen: set[tuple[int, int]] = set()
-    for places in sharers.values():
+    for places in shelf.by_subject.values():
         if len(places) <= MAX_SHARERS:
             seen.update((one, other) for one in places for other in places if one < other)
     yield from sorted(seen)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
@@ -11,6 +11,7 @@ from typing import Generic, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from memory.cerebellum.arbitrate import about
 from memory.cerebellum.concepts import Statement, read
 from memory.episode import Owner
 
@@ -45,12 +46,14 @@ class Source(Protocol[GivenT]):
 
 @dataclass(frozen=True, slots=True)
 class Shelf(Generic[KeptT]):
-    """``vectors`` is float32 (len(items), dimension), each row of unit length."""
+    """``vectors`` is float32 (len(items), dimension), each row of unit length; ``by_subject``
+    gives the places of the items that are about a concept."""
 
     state: tuple[int, int]
     items: tuple[KeptT, ...]
     statements: tuple[Statement, ...]
     vectors: NDArray[np.float32]
+    by_subject: Mapping[str, Sequence[int]]
 
     def compared(self, vector: NDArray[np.float32]) -> list[tuple[KeptT, Statement, float]]:
         """Each item with its statement and its cosine to ``vector``."""
@@ -97,4 +100,8 @@ class Shelves(Generic[KeptT]):
         items = tuple(item for item, _ in rows)
         matrix = np.stack([vectors[item.id] for item in items]) if items else np.empty((0, 0))
         statements = tuple(read(item.text) for item in items)
-        return Shelf(state, items, statements, matrix.astype(np.float32))
+        by_subject: defaultdict[str, list[int]] = defaultdict(list)
+        for place, statement in enumerate(statements):
+            for concept in about(statement) or statement.concepts:
+                by_subject[concept].append(place)
+        return Shelf(state, items, statements, matrix.astype(np.float32), dict(by_subject))
