@@ -7,6 +7,10 @@
     trace.py      words (FTS5) and a graph of episodes, entities and conversations (SQLite)
     recall.py     the three searches fused by reciprocal rank, filtered, cut to a token budget
     render.py     the result as quoted data for the prompt
+    cerebellum/   what of a turn is kept, and what it does to what was known
+    learner.py    a thread that has the cerebellum decide every episode once
+    knowledge.py  the facts learnt: current ones for a question, their history
+    sleep.py      conflicts, summaries, eviction, limits
     aeon.py       all of it behind one class
 
 Everything is kept and searched per `Owner` (tenant and user); nothing crosses one.
