@@ -84,7 +84,7 @@ class FactIndex:
         shelf = self._facts.of(owner)
         if not shelf.items:
             return []
-        cosines = shelf.vectors @ vector
+        cosines = shelf.cosines(vector)
         # Only what can pass is looked at: near by itself, or about something that is asked about.
         places = {*np.flatnonzero(cosines >= ALONE).tolist()}
         places.update(place for one in asked for place in shelf.by_subject.get(one, ()))
