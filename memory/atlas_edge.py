@@ -36,7 +36,7 @@ class EdgeAtlas:
     A search scans 2-bit codes (TurboQuant, kept with every write) under the owner's payload
     filter, then scores the best `OVERSAMPLING` x limit by the float16 vectors. There is no HNSW:
     only ``optimize()`` builds it, which blocks for minutes, and the scan meets the bounds without
-    (docs/adr/0020-a-quantised-scan-in-atlas.md).
+    (docs/adr/0016-a-quantised-scan-in-atlas.md).
     """
 
     def __init__(self, folder: Path, *, embedding_id: str, dimension: int) -> None:

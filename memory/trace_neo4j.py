@@ -34,7 +34,7 @@ class Neo4jTrace:
     """Every node carries a ``uid`` made of owner and key, unique by its label.
 
     Words are nodes too (Word, with HOLDS from the episode): full text then needs no index that
-    only Neo4j has (docs/adr/0021-words-as-nodes-in-neo4j.md). ``uri`` is ``neo4j://``,
+    only Neo4j has (docs/adr/0017-words-as-nodes-in-neo4j.md). ``uri`` is ``neo4j://``,
     ``neo4j+s://``, ``bolt://`` or ``bolt+s://``; transient errors are tried again by the driver.
     """
 
