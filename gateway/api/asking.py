@@ -41,7 +41,8 @@ def ask_of(
         id=request_id,
         model=body.model,
         owner=owner,
-        conversation=body.kiki.conversation or _conversation(owner, messages),
+        conversation=clean_text(body.kiki.conversation or "", "kiki.conversation")
+        or _conversation(owner, messages),
         messages=messages,
         sampling=_sampling(body, settings, services.engine.capabilities.context_tokens),
         options=_options(body, served, settings),

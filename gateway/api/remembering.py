@@ -43,7 +43,7 @@ def episodes_of(item: MemoryItem, at: str) -> list[Episode]:
     id_ = item.id or new_id("mem")
     said = _turns(item.messages, at) if item.messages else [(item.text or "", item.answer)]
     created = item.time or datetime.now(UTC)
-    owner = owner_of(clean_text(item.user or "", f"{at}user"))
+    owner = owner_of(item.user, f"{at}user")
     conversation = clean_text(item.conversation or f"conv-{id_}", f"{at}conversation")
     return [
         Episode(
@@ -116,7 +116,7 @@ def _bad_line(param: str, reason: str) -> RequestError:
 
 
 def _episode(one: EpisodeIn, user: str | None, param: str) -> Episode:
-    owner = owner_of(clean_text(one.user if user is None else user, param))
+    owner = owner_of(one.user if user is None else user, param)
     return Episode(
         id=one.id,
         tenant=owner.tenant,

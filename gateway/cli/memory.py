@@ -1,9 +1,10 @@
-"""``kiki memory``: look after the memory while the gateway is stopped."""
+"""``kiki memory``: see, correct, take along and end what is remembered; look after the stores."""
 
 from __future__ import annotations
 
 import click
 
+from gateway.cli import memory_rights as rights
 from gateway.cli.memory_eval import command as evaluate
 from gateway.cli.memory_sleep import command as sleep
 from gateway.settings import load_settings
@@ -11,7 +12,10 @@ from gateway.settings import load_settings
 
 @click.group("memory")
 def command() -> None:
-    """Look after the memory."""
+    """Look after the memory.
+
+    While a gateway has the folder open, all but rebuild and sleep ask it; else they open it.
+    """
 
 
 @command.command("rebuild")
@@ -34,5 +38,16 @@ def rebuild() -> None:
     click.echo(f"Both stores are made from the journal in {settings.data_dir / 'memory'}.")
 
 
-command.add_command(evaluate)
-command.add_command(sleep)
+for one in (
+    rights.list_,
+    rights.search,
+    rights.show,
+    rights.edit,
+    rights.delete,
+    rights.export,
+    rights.import_,
+    rights.status,
+    evaluate,
+    sleep,
+):
+    command.add_command(one)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,7 @@ async def keep(http, body, **query):
     return response.json()["data"]
 
 
-async def listed(http, user: str, **query) -> list[dict]:
+async def listed(http, user: str, **query) -> Any:
     response = await http.get("/v1/memory", params={"user": user} | query)
     assert response.status_code == 200, response.text
     return response.json()["data"]
@@ -171,8 +172,8 @@ async def test_a_kept_reply_goes_with_its_episode(http):
 async def test_all_is_deleted_only_when_it_is_meant(http, services):
     await keep(http, [{"text": f"I like tea {number}.", "user": "m-ida"} for number in range(3)])
     await keep(http, {"text": "I like coffee.", "user": "m-jo"})
-    for query in ({}, {"all": True}, {"confirm": "delete"}):
-        refused = await http.delete("/v1/memory", params={"user": "m-ida"} | query)
+    for half in ({}, {"all": True}, {"confirm": "delete"}):
+        refused = await http.delete("/v1/memory", params={"user": "m-ida"} | half)
         assert refused.status_code == 400
         assert "all 3 episodes of the user 'm-ida'" in refused.json()["error"]["message"]
     query = {"user": "m-ida", "all": True, "confirm": "delete"}
@@ -193,7 +194,7 @@ async def test_an_export_is_imported_again_for_another_user_and_once(http, servi
     assert [row["text"] for row in rows[:4]] == [one["text"] for one in said]
     assert {row["object"] for row in rows[4:]} == {"memory.fact"}
 
-    async def bring(user: str) -> dict:
+    async def bring(user: str) -> Any:
         response = await http.post(
             "/v1/memory/import", params={"user": user}, content=exported.content
         )
@@ -224,6 +225,20 @@ async def test_a_bad_line_of_an_import_is_named(http, line, message):
     error = response.json()["error"]
     assert error["param"] == "line 2"
     assert re.search(message, error["message"])
+
+
+@pytest.mark.parametrize("field", ["user", "conversation"])
+async def test_a_name_that_cannot_be_stored_is_refused(http, field):
+    chat: dict[str, Any] = {"model": "base", "messages": [{"role": "user", "content": "Hi."}]}
+    named = {"user": "a\ud800"} if field == "user" else {"kiki": {"conversation": "a\x00"}}
+    for address, body in (
+        ("/v1/chat/completions", chat | named),
+        ("/v1/memory", {"text": "Hi.", field: "a\ud800"}),
+    ):
+        headers = {"content-type": "application/json"}
+        response = await http.post(address, content=json.dumps(body), headers=headers)
+        assert response.status_code == 400
+        assert response.json()["error"]["param"].endswith(field)
 
 
 async def test_memory_false_neither_reads_nor_writes(http):
