@@ -5,7 +5,11 @@
     projector.py  a thread a store: brings journal rows in, in order, retries, resumes
     atlas.py      vectors of what the user said (qdrant-edge, in process)
     trace.py      words (FTS5) and a graph of episodes, entities and conversations (SQLite)
-    recall.py     the three searches fused by reciprocal rank, filtered, cut to a token budget
+    when.py       the times that a question names, in English and French
+    turns.py      what recall compares of the journal: vectors, places, neighbours
+    ranking.py    vectors, words, names, time and neighbours as one score
+    recall.py     the searches, the floors, diversity, and the cut to a token budget
+    locomo.py     recall measured on LoCoMo
     render.py     the result as quoted data for the prompt
     cerebellum/   what of a turn is kept, and what it does to what was known
     learner.py    a thread that has the cerebellum decide every episode once
