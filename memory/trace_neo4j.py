@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
@@ -189,7 +190,9 @@ class Neo4jTrace:
 
     def close(self) -> None:
         if self._driver is not None:
-            self._loop.run(self._driver.close(), self._limits.write_s)
+            # What hangs has nothing left to close.
+            with contextlib.suppress(StoreUnavailableError):
+                self._loop.run(self._driver.close(), self._limits.write_s)
             self._driver = None
         self._loop.close()
         self._stemmer.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -146,9 +147,7 @@ def test_gateways_with_a_journal_each_recall_and_forget_as_one(
     assert two.drain(WAIT_S)
     assert len(upstream.points) == 1
 
-    journal = one._parts()[0]
-    assert journal.removals.delete(ALICE, [said.id]) == 1
-    one._follow()
+    assert one.rights.delete(ALICE, [said.id]).counts.episodes == 1
     deadline = time.monotonic() + WAIT_S
     while upstream.points or two.episodes(ALICE, said.conversation):
         assert time.monotonic() < deadline
@@ -156,6 +155,28 @@ def test_gateways_with_a_journal_each_recall_and_forget_as_one(
     for memory in (one, two):
         assert recalled(memory, said.user_text) == []
         memory.close()
+
+
+def test_a_memory_starts_without_its_neo4j_and_says_so(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        port = gone.getsockname()[1]
+    limits = Limits(1, 2)
+    stores = Stores(graph="neo4j", neo4j_uri=f"bolt://127.0.0.1:{port}", limits=limits)
+    memory = Aeon(tmp_path, embedding_id="seeded", embed=embed, stores=stores)
+    memory.open()
+    one = remember(memory, "My dog is called Rex.")
+    assert f"127.0.0.1:{port}" in until_degraded(memory)
+    assert memory.episodes(ALICE, one.conversation) == [one]
+    with pytest.raises(StoreUnavailableError, match="trace"):
+        recalled(memory, one.user_text)
+    memory.close()
+
+
+def test_a_neo4j_that_never_answers_costs_its_limit(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        uri = f"bolt://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(StoreUnavailableError):
+            Stores(graph="neo4j", neo4j_uri=uri, limits=Limits(0.2, 0.5)).open_graph(tmp_path)
 
 
 def test_a_thousand_tenants_share_a_server_without_a_hit_across(upstream: Upstream) -> None:
