@@ -28,6 +28,9 @@ logger = logging.getLogger("kiki.memory")
 _FORMAT = 2
 # So many times the hits asked for are found by the 2-bit codes, then scored by the vectors.
 OVERSAMPLING = 8.0
+# The engine writes through sparse mapped files, and a page that finds no block on the disk ends
+# the process (SIGBUS): it is not let near that.
+ROOM_BYTES = 64 << 20
 
 
 class EdgeAtlas:
@@ -71,6 +74,7 @@ class EdgeAtlas:
         shutil.rmtree(self._folder, ignore_errors=True)
         with self._named_errors():
             (self._folder / "shard").mkdir(mode=0o700, parents=True)
+            self._need_room()
             vectors = qdrant.EdgeVectorParams(
                 size=self._model[1],
                 distance=qdrant.Distance.Dot,
@@ -114,6 +118,7 @@ class EdgeAtlas:
     def _load(self) -> None:
         import qdrant_edge as qdrant
 
+        self._need_room()
         self._opening.touch()
         try:
             with self._named_errors(fix=REBUILD):
@@ -133,6 +138,7 @@ class EdgeAtlas:
             for point in points
         ]
         with self._write_lock, self._named_errors():
+            self._need_room()
             self._shard.update(qdrant.UpdateOperation.upsert_points(batch))
 
     def search(
@@ -176,6 +182,7 @@ class EdgeAtlas:
 
         points: list[Any] = [point_id(id_) for id_ in ids]
         with self._write_lock, self._named_errors():
+            self._need_room()
             self._shard.update(qdrant.UpdateOperation.delete_points(points))
 
     def count(self, owner: Owner | None = None) -> int:
@@ -192,6 +199,15 @@ class EdgeAtlas:
     def close(self) -> None:
         with self._write_lock, self._named_errors():
             self._shard.close()
+
+    def _need_room(self) -> None:
+        free = shutil.disk_usage(self._folder).free
+        if free < ROOM_BYTES:
+            raise StoreUnavailableError(
+                f"The disk of {self._folder} has {free >> 20} MB left;"
+                f" it is written to from {ROOM_BYTES >> 20} MB on.",
+                fix="Free some space.",
+            )
 
     @contextmanager
     def _named_errors(self, *, fix: str | None = None) -> Iterator[None]:

@@ -9,21 +9,27 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from kiki.errors import StoreLockedError, StoreUnavailableError
-from memory import Aeon, Episode, Recollection
+from memory import Aeon, Episode, Owner, Recollection
 from memory.atlas_edge import EdgeAtlas
 from memory.journal import Journal
 from memory.projector import LONGEST_PAUSE_S, pause_after
 from memory.trace_sqlite import SqliteTrace
 from tests.memory.parts import ALICE, aeon, episode, vector_of, words
 
+ROUNDS = int(os.environ.get("KIKI_TEST_ROUNDS", "3"))
+"""How often a process is killed."""
 WRITER = """
 import sys
 from pathlib import Path
@@ -40,15 +46,15 @@ def recall(memory: Aeon, text: str) -> Recollection:
     return memory.recall(ALICE, text, vector_of(text), budget_tokens=500, count_tokens=words)
 
 
-def remember(memory: Aeon, text: str) -> Episode:
-    one = episode(text)
+def remember(memory: Aeon, text: str, **changes: Any) -> Episode:
+    one = episode(text, **changes)
     assert memory.write(one, vector_of(text))
     return one
 
 
 def test_kill_9_at_a_random_moment_loses_and_doubles_nothing(tmp_path: Path) -> None:
     acknowledged: list[int] = []
-    for _ in range(3):
+    for _ in range(ROUNDS):
         start = acknowledged[-1] + 1000 if acknowledged else 0
         with subprocess.Popen(
             [sys.executable, "-c", WRITER, str(tmp_path), str(start)],
@@ -106,6 +112,70 @@ def test_a_store_that_fails_and_comes_back_gets_everything_in_order(
     status = memory.status()
     assert (status.state, status.lag, status.last_error) == ("ok", 0, None)
     assert recall(memory, "My dog is called Rex.").episodes[0].episode == first
+    memory.close()
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.05])
+def test_stores_that_fail_half_the_calls_or_are_slow_get_everything_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, delay: float
+) -> None:
+    calls: Counter[str] = Counter()
+
+    def ailing(store: type, method: str) -> None:
+        real = getattr(store, method)
+
+        def call(self: object, *arguments: object) -> object:
+            calls[method] += 1
+            time.sleep(delay)
+            if not delay and calls[method] % 2:
+                raise StoreUnavailableError("the store is down")
+            return real(self, *arguments)
+
+        monkeypatch.setattr(store, method, call)
+
+    monkeypatch.setattr("memory.projector.FIRST_PAUSE_S", 0.01)
+    for method in ("upsert", "flush", "search"):
+        ailing(EdgeAtlas, method)
+    for method in ("write", "search_text"):
+        ailing(SqliteTrace, method)
+    memory = aeon(tmp_path)
+    said = [remember(memory, f"fact {number} of Rex", turn=number) for number in range(200)]
+    assert memory.drain(60)
+    monkeypatch.undo()
+    assert memory.status().state == "ok"
+    assert memory.episodes(ALICE, "c1") == said
+    assert recall(memory, said[77].user_text).episodes[0].episode == said[77]
+    memory.close()
+    atlas = EdgeAtlas(tmp_path / "atlas", embedding_id="seeded", dimension=768)
+    trace = SqliteTrace(tmp_path / "trace")
+    assert atlas.count() == trace.count() == len(said)
+    middle = [one.id for one in said[95:106] if one is not said[100]]
+    assert trace.around(ALICE, said[100].id, 5) == middle
+    atlas.close()
+    trace.close()
+
+
+def test_a_thousand_tenants_who_write_at_once_never_see_each_other(tmp_path: Path) -> None:
+    memory = aeon(tmp_path)
+    owners = [Owner(f"tenant {number // 2}", f"user {number % 2}") for number in range(1000)]
+    texts = ["The key is under the mat.", "Rex likes the park."]
+
+    def write(turn: int, owner: Owner) -> None:
+        text = texts[turn]
+        one = episode(text, owner.tenant, tenant=owner.tenant, user=owner.user, turn=turn)
+        memory.write(one, vector_of(text))
+
+    with ThreadPoolExecutor(4) as pool:
+        for turn in range(2):
+            list(pool.map(partial(write, turn), owners))
+    assert memory.drain(120)
+    for owner in owners:
+        for text in texts:
+            found = memory.search(owner, text, vector_of(text), limit=10)
+            assert {hit.episode.owner for hit in found} == {owner}
+            assert {hit.episode.user_text for hit in found} == set(texts)
+        assert len(memory.rights.page(owner, 10)) == 2
+    assert len(memory.rights.users("tenant 7")) == 2
     memory.close()
 
 
