@@ -1,12 +1,12 @@
 # make serve   sets everything up and starts the gateway
 # make test    sets up the training and test packages too, and runs lint, types and tests
-# make test-neo4j  runs the graph store's tests over Bolt, on ArcadeDB's server (Java is in it)
+# make test-faults  kills the memory's writer and the gateway 50 times each; about ten minutes
 # make test-vllm  installs vLLM's CPU build beside it and runs the engine tests on it
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: serve setup setup-dev test test-neo4j test-vllm lint lock clean
+.PHONY: serve setup setup-dev test test-faults test-neo4j test-vllm lint lock clean
 
 serve: setup
 	$(BIN)/kiki serve
@@ -48,9 +48,10 @@ test-vllm: setup-dev
 	TEST_VLLM=1 $(BIN)/python -m pytest tests/contract -k vllm
 	TEST_VLLM=1 $(BIN)/python -m pytest tests/adapters/engines/vllm/test_real.py
 
-# ArcadeDB's server takes the real driver's calls; a minute or two, 1 GB of memory.
-test-neo4j: setup-dev
-	TEST_NEO4J=1 $(BIN)/python -m pytest tests/contract/test_graph_store.py -k arcadedb
+# A process is killed (kill -9) at a random moment, 50 times; make test does it 3 times.
+test-faults: setup-dev
+	KIKI_TEST_ROUNDS=50 $(BIN)/python -m pytest tests/memory/test_memory_faults.py \
+	  tests/memory/test_disk_faults.py tests/gateway/test_process.py -k "kill or disk or damaged"
 
 lint: setup-dev
 	$(BIN)/ruff check .

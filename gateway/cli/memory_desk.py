@@ -76,7 +76,7 @@ async def _client(settings: Settings, url: str | None) -> AsyncIterator[httpx.As
             base_url=address, timeout=TIMEOUT_S, trust_env=False
         ) as client:
             yield client
-    except httpx.TransportError as error:
+    except (httpx.TransportError, httpx.InvalidURL) as error:
         who = "" if url else f" Process {holder} has the memory open."
         raise EngineUnavailableError(
             f"No gateway answers on {address} ({error}).{who}",

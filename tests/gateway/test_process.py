@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import random
@@ -20,6 +21,10 @@ from pathlib import Path
 
 import httpx
 import pytest
+
+from memory.atlas_edge import EdgeAtlas
+from memory.trace_sqlite import SqliteTrace
+from tests.memory.test_memory_faults import ROUNDS
 
 
 @dataclass
@@ -69,28 +74,84 @@ def gateway(folder: Path) -> Iterator[Gateway]:
         process.stdout.close()
 
 
+def turns_of(folder: Path) -> dict[str, list[int]]:
+    """The turns of each conversation, in writing order."""
+    turns: dict[str, list[int]] = {}
+    with sqlite3.connect(folder / "memory" / "journal.sqlite") as journal:
+        for name, turn in journal.execute("SELECT conversation, turn FROM episode ORDER BY seq"):
+            turns.setdefault(name, []).append(turn)
+    return turns
+
+
 def journalled(folder: Path) -> list[str]:
     with sqlite3.connect(folder / "memory" / "journal.sqlite") as journal:
         return [row[0] for row in journal.execute("SELECT id FROM episode ORDER BY seq")]
 
 
+def keep(client: httpx.Client, id_: str) -> bool:
+    body = {"id": id_, "text": f"Note {id_}.", "user": "kim", "conversation": "notes"}
+    (kept,) = client.post("/v1/memory", json=body).raise_for_status().json()["data"]
+    return bool(kept["new"])
+
+
 def test_a_killed_gateway_keeps_every_episode_whose_answer_was_sent(tmp_path):
-    acknowledged: list[str] = []
-    for round_number in range(3):
+    acknowledged: set[str] = set()
+    unsure: list[str] = []
+    for round_number in range(ROUNDS):
         with gateway(tmp_path) as running:
-            for number in range(3):
-                response = running.say(f"Round {round_number}, note {number}.")
-                acknowledged.append(response.json()["id"])
-            killer = threading.Timer(random.uniform(0, 0.3), running.process.kill)
+            # A client that got no answer sends again; the id says that it is the same.
+            for id_ in unsure:
+                keep(running.client, id_)
+            acknowledged.update(unsure)
+            unsure = []
+            acknowledged.add(running.say(f"Round {round_number}.").json()["id"])
+            killer = threading.Timer(random.uniform(0, 0.5), running.process.kill)
             killer.start()
             with contextlib.suppress(httpx.TransportError):
-                while True:
-                    response = running.say(f"Round {round_number}, one more.")
-                    acknowledged.append(response.json()["id"])
+                for number in itertools.count():
+                    unsure = [f"r{round_number}.{number}"]
+                    assert keep(running.client, unsure[0])
+                    acknowledged.update(unsure)
+                    if number % 8 == 0:
+                        acknowledged.add(running.say(f"More of {number}.").json()["id"])
             killer.join()
+    with gateway(tmp_path) as running:
+        for id_ in unsure:
+            keep(running.client, id_)
+        deadline = time.monotonic() + 60
+        while running.client.get("/health").json()["memory"]["lag"]:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
     kept = journalled(tmp_path)
-    assert set(acknowledged) <= set(kept)
+    assert acknowledged <= set(kept)
     assert len(kept) == len(set(kept))
+    for conversation, turns in turns_of(tmp_path).items():
+        assert len(turns) == len(set(turns)), conversation
+    memory = tmp_path / "memory"
+    trace = SqliteTrace(memory / "trace")
+    assert trace.count() == len(kept)
+    trace.close()
+    made_with = json.loads((memory / "atlas" / "atlas.json").read_text())["embedding"]
+    atlas = EdgeAtlas(memory / "atlas", embedding_id=made_with, dimension=768)
+    assert atlas.count() == len(kept)
+    atlas.close()
+
+
+def test_the_memory_commands_ask_a_running_gateway(tmp_path):
+    with gateway(tmp_path) as running:
+        assert keep(running.client, "one")
+        command = [sys.executable, "-m", "gateway", "memory", "list", "--user", "kim", "--json"]
+        environment = os.environ | {"KIKI_DATA_DIR": str(tmp_path), "KIKI_PORT": "9"}
+        listed = subprocess.run(
+            [*command, "--url", str(running.client.base_url)],
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        assert [one["id"] for one in json.loads(listed.stdout)["data"]] == ["one"]
+        lost = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert lost.returncode == 1
+        assert f"Process {running.process.pid} has the memory open" in lost.stderr
 
 
 def test_the_engine_does_not_outlive_a_killed_gateway(tmp_path):
