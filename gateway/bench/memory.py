@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
+from multiprocessing import get_context
 from pathlib import Path
 
 from gateway.bench.report import Metric, Report
@@ -20,8 +22,12 @@ def measure(sizes: Sequence[int], progress: Progress) -> Report:
     metrics: dict[str, Metric] = {}
     for done, episodes in enumerate(sorted(sizes)):
         progress("sizes", done, len(sizes))
-        with tempfile.TemporaryDirectory(prefix="kiki-bench-") as folder:
-            measured = measure_memory(Path(folder), episodes)
+        # A process each, so that what one size took is not counted to the next.
+        with (
+            tempfile.TemporaryDirectory(prefix="kiki-bench-") as folder,
+            ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process,
+        ):
+            measured = process.submit(measure_memory, Path(folder), episodes).result()
         for name in ("recall_p50_ms", "recall_p95_ms"):
             value = getattr(measured, name)
             metrics[f"{name}_{_short(episodes)}"] = Metric(round(value, 3), "ms", measured.queries)

@@ -1,6 +1,6 @@
-"""What every graph store does. With TEST_NEO4J=1 the real neo4j driver is tried over Bolt on
-ArcadeDB's server (`make test-neo4j`), and on the Neo4j that KIKI_TEST_NEO4J_URI names, with
-KIKI_TEST_NEO4J_PASSWORD: an empty one, for its graph is deleted."""
+"""What every graph store does. The real neo4j driver is tried over Bolt on ArcadeDB's server, and
+on the Neo4j that KIKI_TEST_NEO4J_URI names, with KIKI_TEST_NEO4J_USER and _PASSWORD: an empty one,
+for its graph is deleted."""
 
 from __future__ import annotations
 
@@ -28,8 +28,6 @@ Open = Callable[..., GraphStore]
 
 @pytest.fixture(scope="module")
 def arcadedb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stores]:
-    if not os.environ.get("TEST_NEO4J"):
-        pytest.skip("TEST_NEO4J is not set: make test-neo4j sets it")
     with bolt_server(tmp_path_factory.mktemp("arcadedb")) as uri:
         yield Stores(
             graph="neo4j",
