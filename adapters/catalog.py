@@ -54,6 +54,8 @@ class Catalog:
             for path in self._entries():
                 result = self._look_at(path)
                 found[result.name].append(result)
+            if not self.folder.is_dir():  # it went meanwhile, and its adapters seemed to be gone
+                raise self._unreadable("it was taken away while it was read")
             results = [one for name in sorted(found) for one in _unambiguous(found[name])]
         return Snapshot(
             tuple(one for one in results if isinstance(one, Adapter)),
@@ -64,13 +66,16 @@ class Catalog:
         try:
             entries = sorted(self.folder.iterdir())
         except OSError as error:
-            raise AdapterError(
-                f"{self.folder}: this folder of adapters can't be read: {error.strerror}.",
-                fix="Correct adapters_dir, or unset it to use the shipped ones.",
-            ) from error
+            raise self._unreadable(str(error.strerror)) from error
         for path in entries:
             if not path.name.startswith((".", "_")) and _counts(path):
                 yield path
+
+    def _unreadable(self, reason: str) -> AdapterError:
+        return AdapterError(
+            f"{self.folder}: this folder of adapters can't be read: {reason}.",
+            fix="Correct adapters_dir, or unset it to use the shipped ones.",
+        )
 
     def _look_at(self, path: Path) -> Adapter | Refusal:
         """Whatever is wrong with one entry is its own matter: the others are served."""

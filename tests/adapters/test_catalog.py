@@ -202,6 +202,25 @@ def test_a_folder_that_is_not_there_is_named(tmp_path):
         Catalog(tmp_path / "nowhere").scan()
 
 
+def test_a_folder_that_goes_while_it_is_read_is_not_taken_for_an_empty_one(folder, monkeypatch):
+    add(folder, "shell")
+    catalog = Catalog(folder)
+    before = catalog.scan()
+    look_at = catalog._look_at
+
+    def take_away(path):
+        if folder.exists():
+            folder.rename(folder.with_name("elsewhere"))
+        return look_at(path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(catalog, "_look_at", take_away)
+        with pytest.raises(AdapterError, match="taken away while it was read"):
+            catalog.scan()
+    folder.with_name("elsewhere").rename(folder)
+    assert catalog.scan() == before
+
+
 def test_an_adapter_is_read_once_for_each_state_of_its_files(folder, monkeypatch):
     shell = add(folder, "shell")
     catalog = Catalog(folder)
