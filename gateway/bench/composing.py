@@ -16,6 +16,7 @@ from kiki.errors import EngineError
 
 MIXED = 4
 STORE_MIXES = 1  # each mix takes the place of the one before
+_ON_NEW_PAGES = {"compose": 1, "cold_compose": 0}  # and how many spares they find
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +32,11 @@ async def measure(
 ) -> dict[str, Metric]:
     """Start vLLM, whose store holds one mix, ask for one token of new mixes, and stop it.
 
-    In each round a mix of one adapter, whose file is too small for the next; four adapters, written
-    to new pages of the RAM disk; four of which one is another, written over the file before;
-    the same four with other weights. The times are the engine's own: from the sources on disk to
-    the composed adapter in its work folder, and of the request that loads it.
+    In each round four adapters on the spare slate, as the engine keeps one for a new mix; four of
+    which one is another, written over the mix before; the same four with other weights; and, after
+    a mix of one adapter, whose slate is too small, four on a new slate, with no spare. The times
+    are the engine's own: from the sources on disk to the composed adapter in its work folder, and
+    of the request that loads it, which is in use when that is answered.
 
     ``adapters`` are five or more. Raises EngineError where one doesn't fit.
     """
@@ -44,23 +46,28 @@ async def measure(
     progress("start vllm", 0, 1)
     await engine.start()
     progress("start vllm", 1, 1)
-    ways = {"compose": names[:MIXED], "recompose": names[1:], "reweigh": names[1:]}
+    four, others = names[:MIXED], names[1:]
+    ways = {"compose": four, "recompose": others, "reweigh": others, "cold_compose": four}
     times = {way: _Times() for way in ways}
-    composed_bytes = 0
+    size = 0
     try:
-        await _ask(engine, names[:MIXED], 0)  # the first load warms vLLM up
+        await _ask(engine, four, 0)  # the first load warms vLLM up
+        size = engine.store.used_bytes
         for number in range(1, 1 + options.rounds):
-            await _ask(engine, names[:1], number)
-            for step, (way, four) in enumerate(ways.items()):
+            for step, (way, mixed) in enumerate(ways.items()):
+                if way in _ON_NEW_PAGES:
+                    engine.store.keep_spare(0)
+                    await _ask(engine, names[:1], number + step * options.rounds)
+                    engine.store.keep_spare(_ON_NEW_PAGES[way] * size)
+                await engine.store.settled()
                 before = engine.store.compose_seconds, engine.servers[0].load_seconds
-                await _ask(engine, four, number + step * options.rounds)
+                await _ask(engine, mixed, number + step * options.rounds)
                 times[way].composed.append((engine.store.compose_seconds - before[0]) * 1e3)
                 times[way].loaded.append((engine.servers[0].load_seconds - before[1]) * 1e3)
-            composed_bytes = engine.store.used_bytes
             progress("compose", number, options.rounds)
     finally:
         await engine.stop()
-    metrics = {"composed_mb": Metric(round(composed_bytes / 1e6, 1), "MB", 1)}
+    metrics = {"composed_mb": Metric(round(size / 1e6, 1), "MB", 1)}
     for way, found in times.items():
         metrics[f"{way}_vllm_ms"] = median(found.composed, "ms")
         metrics[f"{way}_over_load_vllm"] = ratio(found.composed, found.loaded)

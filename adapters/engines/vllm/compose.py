@@ -14,33 +14,25 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-from collections.abc import Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adapters.engines.vllm.plan import Plan, Planned, plan_for
+from adapters.engines.vllm.plan import Plan, Run, plan_for
+from adapters.engines.vllm.slate import Slate
 from adapters.engines.vllm.sources import Half, Source
-from adapters.engines.vllm.stream import Stream
-from adapters.engines.vllm.tensors import (
-    ITEM_BYTES,
-    Kind,
-    TensorFile,
-    numpy_type,
-)
+from adapters.engines.vllm.tensors import Kind, TensorFile, numpy_type
 from adapters.engines.vllm.weighing import Weighing
 from adapters.forms.folder import CONFIG_FILE
-from adapters.forms.peft import WEIGHTS_FILE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_PIECE = 1 << 20  # bytes; read, weighed and written together
-_THREAD_BYTES = 16 << 20  # a thread more for each of these: of less it costs more than it saves
+_PIECE = 1 << 20  # bytes of the mix; read and weighed while the processor's cache holds them
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +45,10 @@ class Part:
     start: int
     weighings: dict[tuple[Kind, Kind, float], Weighing] = field(default_factory=dict)
 
-    def weighing(self, half: Half, planned: Planned) -> Weighing:
+    def weighing(self, half: Half, run: Run) -> Weighing:
         """What becomes of the numbers of ``half``; the same for all halves of one factor."""
-        scale = self.source.halves[planned.key[0], "B"].scale
-        key = half.stored.kind, planned.kind, self.weight * scale if planned.weighed else 1.0
+        scale = self.source.halves[run.keys[0][0], "B"].scale
+        key = half.stored.kind, run.kind, self.weight * scale if run.weighed else 1.0
         if key not in self.weighings:
             self.weighings[key] = Weighing(*key)
         return self.weighings[key]
@@ -67,30 +59,30 @@ def compose(
     out: Path,
     *,
     kind: Kind | None = None,
-    old: Path | None = None,
-    same_adapters: bool = False,
+    slates: Sequence[Slate] = (),
+    adapters: str = "",
     threads: int = min(8, os.cpu_count() or 1),
-) -> int:
-    """Write what ``parts`` do together, each with its weight, as one adapter; returns its bytes.
+) -> Slate:
+    """Write what ``parts`` do together, each with its weight, as one adapter.
 
     A module that a part leaves alone gets zeros in that part's place. ``kind`` is best the
     server's own (see ``plan_for``). Products with the weights are computed in f32 and rounded
     once: at most half a unit in the last place, as when the trained number was rounded to that
     kind (relative 2^-9 in bf16, 2^-12 in f16), and nothing where the factor is a power of two.
 
-    ``old`` is a composed adapter that nobody needs any more: where its file is as large, it is
-    written over, which takes no new pages of the RAM disk. With ``same_adapters`` it is made of
-    the same ones in the same order, and only what bears the weights is written.
+    One of ``slates`` is written on where it fits; where none does, they are removed and a new one
+    is made. Where it bears a mix of the same ``adapters`` (a name for them and their order), only
+    what bears the weights is written.
 
     Raises AdapterError where the parts don't fit each other, or one's files aren't those that
-    were opened.
+    were opened, OSError where the disk is full.
     """
     sources = [source for source, _ in parts]
     rank = sum(source.rank for source in sources)
     plan = plan_for(sources, kind)
-    taken = _take_over(old, out, plan.bytes) if old else False
-    if not taken:
-        out.mkdir(parents=True)
+    slate = _taken(slates, plan.bytes, adapters, out)
+    only_weighed = bool(adapters) and slate.adapters == adapters
+    slate.adapters, slate.clean = "", False
     with ExitStack() as stack:
         opened, start = [], 0
         for source, weight in parts:
@@ -98,93 +90,97 @@ def compose(
             file = stack.enter_context(TensorFile(*source.weights))
             opened.append(Part(source, file, weight, start))
             start += source.rank
-        _write(plan, opened, out / WEIGHTS_FILE, threads, only_weighed=taken and same_adapters)
+        _write(plan, opened, slate.memory, threads, only_weighed=only_weighed)
     _write_config([source.config for source in sources], rank, out / CONFIG_FILE)
-    return plan.bytes
+    slate.adapters = adapters
+    return slate
 
 
-def _take_over(old: Path, out: Path, size: int) -> bool:
-    """Whether ``out`` is ``old`` under a new name; else it is removed.
-
-    Never of another size: vLLM may have the file of an adapter it no longer knows still mapped,
-    which is harmless while nothing is cut off.
-    """
-    if (old / WEIGHTS_FILE).stat().st_size == size:
-        old.rename(out)
-        return True
-    shutil.rmtree(old)
-    return False
+def _taken(slates: Sequence[Slate], size: int, adapters: str, out: Path) -> Slate:
+    """The best of ``slates`` under the name ``out``, or a new one."""
+    fitting = [slate for slate in slates if slate.fits(size)]
+    if fitting:  # those of the same adapters first, those that nobody used last
+        best = min(fitting, key=lambda slate: (slate.adapters != adapters, slate.clean))
+        best.become(out, size)
+        return best
+    for slate in slates:
+        slate.remove()
+    return Slate.make(out, size)
 
 
 def _write(
-    plan: Plan, parts: Sequence[Part], path: Path, threads: int, *, only_weighed: bool
-) -> None:
-    halves = [half for half in plan.halves if half.weighed or not only_weighed]
-    size = sum(half.bytes for half in halves)
-    threads = max(1, min(threads, size // _THREAD_BYTES))
-    with path.open("r+b" if path.exists() else "xb") as file:
-        if not only_weighed:
-            os.pwrite(file.fileno(), plan.header, 0)
-        sections: list[list[Planned]] = [[] for _ in range(threads)]
-        starts = [0] * threads
-        before = 0
-        for half in halves:
-            number = min(before * threads // size, threads - 1)
-            if not sections[number]:
-                starts[number] = plan.bytes - size + before
-            sections[number].append(half)
-            before += half.bytes
-        if threads == 1:
-            _write_section(parts, sections[0], file.fileno(), starts[0])
-        else:
-            with ThreadPoolExecutor(threads) as pool:  # numpy and reading let go of the lock
-                for job in [
-                    pool.submit(_write_section, parts, section, file.fileno(), start)
-                    for section, start in zip(sections, starts, strict=True)
-                ]:
-                    job.result()
-
-
-def _write_section(parts: Sequence[Part], halves: Sequence[Planned], file: int, start: int) -> None:
-    """Write ``halves``, one after the other, from byte ``start`` of the file."""
-    stream = Stream(file, start, _PIECE)
-    for planned in halves:
-        count, *rest = planned.shape
-        given = [
-            (part, half, part.weighing(half, planned))
-            for part in parts
-            if (half := part.source.halves.get(planned.key))
-        ]
-        whole = sum(half.shape[1] for _, half, _ in given) == planned.shape[1]
-        step = max(1, _PIECE // (ITEM_BYTES[planned.kind] * prod(rest)))
-        for first in range(0, count, step):
-            rows = range(first, min(first + step, count))
-            out = stream.take((len(rows), *rest), numpy_type(planned.kind))
-            if not whole:
-                out[...] = 0
-            for part, half, weighing in given:
-                place = out[:, part.start : part.start + half.shape[1]]
-                _place(place, half, rows, part.file, weighing)
-    stream.flush()
-
-
-def _place(
-    out: NDArray[Any], half: Half, rows: range, file: TensorFile, weighing: Weighing
+    plan: Plan,
+    parts: Sequence[Part],
+    memory: NDArray[Any],
+    threads: int,
+    *,
+    only_weighed: bool,
 ) -> None:
     import numpy as np
 
-    stored = half.stored
-    row = half.shape[1] * half.shape[2]
-    start = stored.start + rows.start * row * ITEM_BYTES[stored.kind]
-    if weighing.changes_nothing and out.flags.c_contiguous:
-        file.read_into(out, start)
+    if not only_weighed:
+        memory[: len(plan.header)] = np.frombuffer(plan.header, np.uint8)
+    pieces = [
+        (run, rows) for run in plan.runs if run.weighed or not only_weighed for rows in _pieces(run)
+    ]
+
+    def write(piece: tuple[Run, range]) -> None:
+        run, rows = piece
+        start = run.start + rows.start * run.row_bytes
+        out = memory[start : start + len(rows) * run.row_bytes].reshape(len(rows), -1)
+        for part in parts:
+            _place(part, run, rows, out)
+
+    if threads == 1 or len(pieces) == 1:
+        for piece in pieces:
+            write(piece)
         return
-    given = np.empty(out.shape, numpy_type(stored.kind))
-    file.read_into(given, start)
-    if weighing.changes_nothing:
-        out[...] = given
-    else:
-        weighing.put(given, out)
+    with ThreadPoolExecutor(threads) as pool:  # numpy and reading let go of the lock
+        for _ in pool.map(write, pieces):
+            pass
+
+
+def _pieces(run: Run) -> Iterator[range]:
+    count, step = run.shape[0], max(1, _PIECE // run.row_bytes)
+    for first in range(0, count, step):
+        yield range(first, min(first + step, count))
+
+
+def _place(part: Part, run: Run, rows: range, out: NDArray[Any]) -> None:
+    """Put the part's share of ``rows`` of the run into its place in ``out``, zeros beside it.
+
+    ``out`` are the rows as bytes. A share is moved as one item of so many bytes, which numpy does
+    faster than many numbers.
+    """
+    import numpy as np
+
+    rank_bytes = run.row_bytes // run.shape[1]
+    half = part.source.halves.get(run.keys[0])
+    rank = half.shape[1] if half else 0
+    first, end = ((part.start + ranks) * rank_bytes for ranks in (rank, part.source.rank))
+    out[:, first:end] = 0
+    if half is None:
+        return
+    given = np.empty((len(rows), rank * run.shape[2]), numpy_type(half.stored.kind))
+    _read(part, run, rows, given)
+    item = f"V{rank * rank_bytes}"
+    place = out[:, part.start * rank_bytes : first].view(item)
+    place[...] = part.weighing(half, run).weigh(given).view(item)
+
+
+def _read(part: Part, run: Run, rows: range, out: NDArray[Any]) -> None:
+    """Fill ``out`` with the part's numbers of ``rows`` of the run, half by half."""
+    row_bytes = out[0].nbytes
+    flat = memoryview(out.reshape(-1).view("u1").data)
+    number = bisect_right(run.firsts, rows.start) - 1
+    row = rows.start
+    while row < rows.stop:
+        half = part.source.halves[run.keys[number]]
+        first = run.firsts[number]
+        end = min(first + half.shape[0], rows.stop)
+        place = flat[(row - rows.start) * row_bytes : (end - rows.start) * row_bytes]
+        part.file.read_into(place, half.stored.start + (row - first) * row_bytes)
+        row, number = end, number + 1
 
 
 def _write_config(configs: Sequence[Mapping[str, Any]], rank: int, path: Path) -> None:

@@ -173,6 +173,7 @@ class VllmEngine:
                 fill, adapters, self._shelf, self._base, self._capacity, self._converted
             )
             self._store.retire(self._shelf.fingerprints)
+            self._store.keep_spare(self._shelf.largest_mix(self._capacity))
         return refused
 
     def fitting(self, mix: Mix) -> Mix:

@@ -2,51 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from math import prod
 
 from adapters.engines.vllm.sources import Key, Shape, Source
 from adapters.engines.vllm.tensors import ITEM_BYTES, Kind, header_of
 from kiki.errors import AdapterError
 
-# A source's rank, and its halves with their shapes and kinds.
-Layout = tuple[int, tuple[tuple[Key, Shape, Kind], ...]]
+# A source's rank, and its halves with their shapes and kinds, and the scales of their modules.
+Layout = tuple[int, tuple[tuple[Key, Shape, Kind, float], ...]]
+# What the halves of a run have in common: whether they bear the weights, their kind, rank and
+# last axis in the mix, and of each source that has them its number, rank, kind and scale.
+_Likeness = tuple[bool, Kind, tuple[int, int], tuple[tuple[int, int, Kind, float], ...]]
 
 
 @dataclass(frozen=True, slots=True)
-class Planned:
-    """One half of a module in the mix. ``weighed`` says that it bears the weights."""
+class Run:
+    """Halves that lie one after the other from byte ``start`` of the mix's file.
 
-    key: Key
-    kind: Kind
+    They have the same inputs (A) or experts (B), and each source's are of one rank, kind and
+    scale: so they make one array of ``shape``, of which each half is some rows, from ``firsts`` on.
+    ``weighed`` says that they bear the weights.
+    """
+
+    keys: tuple[Key, ...]
+    firsts: tuple[int, ...]
     shape: Shape
+    kind: Kind
     weighed: bool
+    start: int
+
+    @property
+    def row_bytes(self) -> int:
+        return ITEM_BYTES[self.kind] * prod(self.shape[1:])
 
     @property
     def bytes(self) -> int:
-        return ITEM_BYTES[self.kind] * prod(self.shape)
+        return self.shape[0] * self.row_bytes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Plan:
-    """A mix's file: what stands before the numbers, and the halves in their order.
+    """A mix's file of ``bytes``: what stands before the numbers, and the runs in their order.
 
-    The halves that don't depend on the weights stand first.
+    Those that don't depend on the weights stand first.
     """
 
     header: bytes
-    halves: tuple[Planned, ...]
+    runs: tuple[Run, ...]
 
-    @cached_property
-    def weighed(self) -> tuple[Planned, ...]:
-        return tuple(half for half in self.halves if half.weighed)
-
-    @cached_property
+    @property
     def bytes(self) -> int:
-        """Of the file."""
-        return len(self.header) + sum(half.bytes for half in self.halves)
+        return self.runs[-1].start + self.runs[-1].bytes
 
 
 def plan_for(sources: Sequence[Source], kind: Kind | None) -> Plan:
@@ -62,8 +71,10 @@ def plan_for(sources: Sequence[Source], kind: Kind | None) -> Plan:
 
 
 def _layout(source: Source) -> Layout:
-    halves = source.halves.items()
-    return source.rank, tuple((key, half.shape, half.stored.kind) for key, half in halves)
+    return source.rank, tuple(
+        (key, half.shape, half.stored.kind, source.halves[key[0], "B"].scale)
+        for key, half in source.halves.items()
+    )
 
 
 def _common_kind(sources: Sequence[Source]) -> Kind:
@@ -76,30 +87,49 @@ def _plan(layouts: tuple[Layout, ...], kind: Kind) -> Plan:
     """The same for all mixes of adapters of these layouts."""
     rank = sum(each for each, _ in layouts)
     shapes: dict[Key, Shape] = {}
-    stored: dict[Key, set[Kind]] = {}
-    for _, halves in layouts:
-        for key, (first, _, last), given in halves:
-            stored.setdefault(key, set()).add(given)
+    parts: dict[Key, list[tuple[int, int, Kind, float]]] = {}  # source, rank, kind, scale
+    for number, (_, halves) in enumerate(layouts):
+        for key, (first, each, last), stored, scale in halves:
             if shapes.setdefault(key, (first, rank, last)) != (first, rank, last):
                 raise AdapterError(
                     f"its adapters disagree about the shape of {key[0]}.",
                     fix="They were trained for different base models; take one of them away.",
                 )
-    planned = []
+            parts.setdefault(key, []).append((number, each, stored, scale))
+    alike: dict[_Likeness, list[Key]] = {}
     for key in sorted(shapes):
         weighed = key[1] == _weighed_half(key[0], shapes)
-        kept = _kept_kind(stored[key], kind)
-        planned.append(Planned(key, kind if weighed else kept, shapes[key], weighed))
-    planned.sort(key=lambda half: half.weighed)
-    entries = {}
-    for half in planned:
-        (module, letter), (first, _, last) = half.key, half.shape
-        flat = (first * rank, last) if letter == "A" else (first, rank * last)
-        entries[f"base_model.model.{module}.lora_{letter}.weight"] = (half.kind, flat)
-    return Plan(header_of(entries), tuple(planned))
+        wanted = kind if weighed else _kept_kind({part[2] for part in parts[key]}, kind)
+        likeness = weighed, wanted, shapes[key][1:], tuple(parts[key])
+        alike.setdefault(likeness, []).append(key)
+    return _laid_out(alike, shapes)
 
 
-def _weighed_half(module: str, shapes: dict[Key, Shape]) -> str:
+def _laid_out(alike: Mapping[_Likeness, Sequence[Key]], shapes: Mapping[Key, Shape]) -> Plan:
+    entries: dict[str, tuple[Kind, Sequence[int]]] = {}
+    runs = []
+    start = 0
+    for (weighed, kind, (rank, last), _), keys in sorted(alike.items(), key=_is_weighed):
+        firsts = []
+        rows = 0
+        for key in keys:
+            firsts.append(rows)
+            first = shapes[key][0]
+            rows += first
+            flat = (first * rank, last) if key[1] == "A" else (first, rank * last)
+            entries[f"base_model.model.{key[0]}.lora_{key[1]}.weight"] = (kind, flat)
+        run = Run(tuple(keys), tuple(firsts), (rows, rank, last), kind, weighed, start)
+        runs.append(run)
+        start += run.bytes
+    header = header_of(entries)
+    return Plan(header, tuple(replace(run, start=len(header) + run.start) for run in runs))
+
+
+def _is_weighed(item: tuple[_Likeness, Sequence[Key]]) -> bool:
+    return item[0][0]
+
+
+def _weighed_half(module: str, shapes: Mapping[Key, Shape]) -> str:
     return "A" if prod(shapes[module, "A"]) < prod(shapes[module, "B"]) else "B"
 
 

@@ -12,10 +12,12 @@ from adapters.adapter import Adapter, Refusal
 from adapters.engines.vllm.base_model import BaseModel
 from adapters.engines.vllm.capacity import Capacity, Size
 from adapters.engines.vllm.compose import compose
+from adapters.engines.vllm.plan import plan_for
+from adapters.engines.vllm.slate import Slate
 from adapters.engines.vllm.sources import Source, open_source
-from adapters.engines.vllm.store import Recipe, Spare
+from adapters.engines.vllm.store import Recipe
 from adapters.engines.vllm.tensors import Kind
-from adapters.mix import Mix
+from adapters.mix import MAX_ADAPTERS, Mix
 from kiki.errors import AdapterError, UnknownAdapterError
 
 log = logging.getLogger("kiki.adapters")
@@ -60,6 +62,13 @@ class Shelf:
             return mix
         return capacity.fitting(mix, {name: self.placed[name].size for name in mix.names})
 
+    def largest_mix(self, capacity: Capacity) -> int:
+        """Bytes of the file of the largest mix that fits; 0 where nothing is served."""
+        by_size = sorted(self.placed, key=lambda name: self.placed[name].size.bytes, reverse=True)
+        mix = self.fitting(Mix.of((name, 1.0) for name in by_size[:MAX_ADAPTERS]), capacity)
+        sources = [self.placed[name].source for name in mix.names]
+        return plan_for(sources, self.kind).bytes if sources else 0
+
     def nothing(self) -> Recipe | None:
         """An adapter that adds zero, for servers on which the base needs one; None without any."""
         for placed in self.placed.values():
@@ -85,10 +94,8 @@ class Shelf:
         sources = [(placed.source, weight) for placed, weight in parts]
         adapters = _key([(placed, 1.0) for placed, _ in parts])
 
-        def make(out: Path, spare: Spare | None) -> int:
-            old = spare.path if spare else None
-            same = spare is not None and spare.adapters == adapters
-            return compose(sources, out, kind=self.kind, old=old, same_adapters=same)
+        def make(out: Path, slates: Sequence[Slate]) -> Slate:
+            return compose(sources, out, kind=self.kind, slates=slates, adapters=adapters)
 
         return Recipe(
             _key(parts),
@@ -96,7 +103,6 @@ class Shelf:
             frozenset(placed.adapter.fingerprint for placed, _ in parts),
             sum(placed.size.bytes for placed, _ in parts),
             make=make,
-            adapters=adapters,
         )
 
 

@@ -7,36 +7,25 @@ import contextlib
 import logging
 import shutil
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from adapters.engines.swaps import Swaps
+from adapters.engines.vllm.slate import Slate
 from kiki.errors import EngineError, EngineUnavailableError, KikiError
 
 log = logging.getLogger("kiki.adapters")
 
 
 @dataclass(frozen=True, slots=True)
-class Spare:
-    """The folder of a mix that no server has any more, which a new mix may take over.
-
-    ``adapters`` are those of the mix, whatever their weights.
-    """
-
-    path: Path
-    adapters: str
-
-
-@dataclass(frozen=True, slots=True)
 class Recipe:
     """What to serve under ``key``: an adapter's own ``folder``, or what ``make`` writes.
 
-    ``make`` writes one adapter to the path it is given, in a thread, and returns its bytes, at
-    most about ``bytes``; of a spare it is given, it leaves nothing elsewhere. ``check`` raises
-    AdapterError where ``folder`` isn't what it was found to be. ``label`` is for people.
-    ``adapters`` names what it is made of without the weights, ``fingerprints`` are those of the
-    adapters; when one of them is no longer served, the mix goes.
+    ``make`` writes one adapter to the path it is given, in a thread, of at most about ``bytes``:
+    on one of the slates it is given, else on a new one, for which it removes those. ``check``
+    raises AdapterError where ``folder`` isn't what it was found to be. ``label`` is for people.
+    ``fingerprints`` are those of the adapters; when one of them is no longer served, the mix goes.
     """
 
     key: str
@@ -44,8 +33,7 @@ class Recipe:
     fingerprints: frozenset[str]
     bytes: int = 0
     folder: Path | None = None
-    make: Callable[[Path, Spare | None], int] | None = None
-    adapters: str = ""
+    make: Callable[[Path, Sequence[Slate]], Slate] | None = None
     check: Callable[[], None] | None = None
 
 
@@ -59,15 +47,17 @@ class Entry:
     bytes: int
     users: int = 0
     making: asyncio.Task[None] | None = field(default=None, repr=False)
-    spare: Spare | None = None
+    slate: Slate | None = None
+    offered: list[Slate] = field(default_factory=list)
 
 
 class MixStore:
     """Composed adapters in ``folder``, at most ``budget`` bytes and ``mixes`` of them.
 
     The mix that was not used for longest is unloaded (``unload`` is awaited with its name) and
-    deleted, never one with requests in flight; the mix that it makes room for may take its folder
-    over. Adapters served from their own folder take no room and stay until they are retired.
+    deleted, never one with requests in flight; the mix that it makes room for may be written on
+    its slate. Where there is room, a spare slate is kept for the next new mix. Adapters served
+    from their own folder take no room and stay until they are retired.
     """
 
     def __init__(
@@ -93,12 +83,16 @@ class MixStore:
         self._tasks: set[asyncio.Task[None]] = set()
         self._serial = 0
         self._closed = False
+        self._spare: Slate | None = None
+        self._spare_bytes = 0
+        self._spare_making = 0
         self.waiting = 0
         self.composed = 0
         self.compose_seconds = 0.0
 
     @property
     def used_bytes(self) -> int:
+        """Of the mixes, without the spare."""
         return sum(entry.bytes for entry in self._entries.values())
 
     @property
@@ -125,6 +119,22 @@ class MixStore:
             self._released.set()
             if entry.users == 0 and self._is_retired(entry):
                 self._background(self._evict(entry))
+            self._refill()
+
+    def keep_spare(self, size: int) -> None:
+        """Have a spare of ``size`` bytes made ahead, where there is room for it; 0 for none."""
+        self._spare_bytes = size
+        spare, self._spare = self._spare, None
+        if spare and spare.bytes == size:
+            self._spare = spare
+        elif spare:
+            self._background(asyncio.to_thread(spare.remove))
+        self._refill()
+
+    async def settled(self) -> None:
+        """Wait until nothing is made or removed in the background."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
 
     def retire(self, current: frozenset[str]) -> None:
         """Drop what is made of adapters not in ``current``, as soon as nobody uses it."""
@@ -140,6 +150,10 @@ class MixStore:
         making = {entry.making for entry in self._entries.values() if entry.making}
         if tasks := making | self._tasks:
             await asyncio.wait(tasks)
+        slates = [entry.slate for entry in self._entries.values()]
+        for slate in [self._spare, *slates]:
+            if slate:
+                slate.release()
 
     def _new(self, recipe: Recipe) -> Entry:
         if recipe.folder:
@@ -159,7 +173,8 @@ class MixStore:
         try:
             await self._reserve(entry)
             started = time.monotonic()
-            entry.bytes = await asyncio.to_thread(make, entry.path, entry.spare)
+            entry.slate = await asyncio.to_thread(make, entry.path, entry.offered)
+            entry.bytes = entry.slate.bytes
             self.composed += 1
             seconds = time.monotonic() - started
             self.compose_seconds += seconds
@@ -167,8 +182,6 @@ class MixStore:
         except Exception as error:
             self._forget(entry)
             await _remove(entry.path)
-            if entry.spare:
-                await _remove(entry.spare.path)
             if isinstance(error, EngineUnavailableError) or not isinstance(
                 error, KikiError | OSError | MemoryError
             ):
@@ -176,7 +189,8 @@ class MixStore:
             message = f"The mix {entry.recipe.label} could not be composed: {error}"
             raise EngineError(message) from error
         finally:
-            entry.making = entry.spare = None
+            self._put_back(entry)
+            entry.making = None
             self._released.set()  # it may be idle already, where all who asked have left
 
     async def _reserve(self, entry: Entry) -> None:
@@ -187,11 +201,14 @@ class MixStore:
                     if self._closed:
                         raise EngineUnavailableError("The engine is stopping.")
                     oldest = next((e for e in self._entries.values() if _is_idle(e)), None)
-                    if oldest:
+                    if oldest and not self._spare_making:
                         await self._replace(oldest, entry)
                     else:
                         await self._next_release()
                 entry.bytes = entry.recipe.bytes
+                if self._spare:
+                    entry.offered.append(self._spare)
+                    self._spare = None
         except TimeoutError as error:
             raise EngineUnavailableError(
                 f"There was no room for the mix {entry.recipe.label} within "
@@ -209,9 +226,10 @@ class MixStore:
 
     def _has_room(self, entry: Entry) -> bool:
         composed = sum(1 for other in self._entries.values() if other.bytes)
-        return (
-            composed < self._mixes and self.used_bytes + entry.recipe.bytes <= self._budget
-        ) or not composed
+        bytes_then = self.used_bytes + self._spare_making + entry.recipe.bytes
+        if not composed:  # ``fitting`` has seen to it that one fits
+            return not self._spare_making
+        return composed < self._mixes and bytes_then <= self._budget
 
     def _is_retired(self, entry: Entry) -> bool:
         return self._current is not None and not entry.recipe.fingerprints <= self._current
@@ -227,16 +245,52 @@ class MixStore:
             return
         self._forget(entry)
         await self._unload(entry.name)
-        if entry.recipe.folder is None:
-            await _remove(entry.path)
+        if entry.slate:
+            await asyncio.to_thread(entry.slate.remove)
 
     async def _replace(self, old: Entry, new: Entry) -> None:
-        """Evict ``old``, which is idle, and keep its folder for ``new``."""
+        """Evict ``old``, which is idle, and offer its slate to ``new``."""
         self._forget(old)
-        if new.spare:
-            await _remove(new.spare.path)
-        new.spare = Spare(old.path, old.recipe.adapters)
         await self._unload(old.name)
+        if old.slate:
+            new.offered.append(old.slate)
+
+    def _put_back(self, entry: Entry) -> None:
+        """Remove what the entry was offered and didn't take, or keep it as the spare."""
+        offered, entry.offered = entry.offered, []
+        for slate in offered:
+            if slate is entry.slate or not slate.folder.exists():
+                continue
+            room = self.used_bytes + slate.bytes <= self._budget
+            if slate.clean and slate.bytes == self._spare_bytes and not self._spare and room:
+                self._spare = slate
+            else:
+                self._background(asyncio.to_thread(slate.remove))
+
+    def _refill(self) -> None:
+        """Begin to make the spare that is wanted, where there is room for it."""
+        size = self._spare_bytes
+        room = self.used_bytes + size <= self._budget
+        if size and room and not (self._spare or self._spare_making or self._closed):
+            self._spare_making = size
+            self._background(self._make_spare(size))
+
+    async def _make_spare(self, size: int) -> None:
+        self._serial += 1
+        path = self._folder / f"spare.{self._serial}"
+        try:
+            spare = await asyncio.to_thread(Slate.make, path, size)
+        except OSError as error:
+            log.warning("no spare file for composed adapters was made: %s", error)
+            self._spare_bytes = 0
+            return
+        finally:
+            self._spare_making = 0
+            self._released.set()
+        if size == self._spare_bytes and not self._closed:
+            self._spare = spare
+        else:
+            await asyncio.to_thread(spare.remove)
 
     def _background(self, work: Awaitable[None]) -> None:
         task = asyncio.ensure_future(work)

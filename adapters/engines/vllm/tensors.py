@@ -106,9 +106,8 @@ class TensorFile:
         finally:
             os.close(self._file)
 
-    def read_into(self, out: NDArray[Any], start: int) -> None:
-        """Fill ``out``, which is contiguous, with the bytes from ``start``. Raises AdapterError."""
-        left = memoryview(out.reshape(-1).view("u1").data)
+    def read_into(self, left: memoryview, start: int) -> None:
+        """Fill it with the bytes from ``start``. Raises AdapterError."""
         try:
             while left:
                 count = os.preadv(self._file, [left], start)

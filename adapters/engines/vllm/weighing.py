@@ -23,19 +23,20 @@ class Weighing:
     def __init__(self, given: Kind, wanted: Kind, factor: float) -> None:
         import numpy as np
 
-        self.changes_nothing = factor == 1.0 and given == wanted
+        self._changes_nothing = factor == 1.0 and given == wanted
         self._wanted = wanted
         self._factor = np.float32(factor)
         self._table = None if given == "F32" else self._weighed(_all_numbers(given))
 
-    def put(self, values: NDArray[Any], out: NDArray[Any]) -> None:
-        """Fill ``out`` from ``values`` of the same shape."""
+    def weigh(self, values: NDArray[Any]) -> NDArray[Any]:
+        """What becomes of ``values``; themselves where nothing changes."""
         import numpy as np
 
+        if self._changes_nothing:
+            return values
         if self._table is None:
-            out[...] = self._weighed(values)
-        else:
-            out[...] = np.take(self._table, values.view("<u2"), mode="clip")
+            return self._weighed(values)
+        return np.take(self._table, values.view("<u2"), mode="clip")
 
     def _weighed(self, values: NDArray[np.float32]) -> NDArray[Any]:
         import numpy as np

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapters.engines.vllm.compose import compose
+from adapters.engines.vllm.slate import Slate
 from adapters.engines.vllm.sources import Source
 from adapters.engines.vllm.tensors import stored_tensors
 from adapters.forms import read_lora
@@ -174,7 +175,7 @@ def test_a_mix_can_be_written_in_the_servers_kind_of_numbers(kind, error, tmp_pa
     for number, weight in ((1, 0.3), (2, -0.7)):
         small_adapter(tmp_path / f"a{number}", number)
         parts.append((Source.open(tmp_path / f"a{number}", "model."), weight))
-    size = compose(parts, tmp_path / "mix", kind=kind)
+    size = compose(parts, tmp_path / "mix", kind=kind).bytes
     mixed = Source.open(tmp_path / "mix", "model.")
     assert kinds_of(mixed) == {kind}
     assert mixed.bytes_as(None) == sum(source.bytes_as(kind) for source, _ in parts)
@@ -198,8 +199,9 @@ def test_a_mix_written_over_another_one_is_as_if_written_anew(data, tmp_path_fac
     same = data.draw(st.booleans())
     old = [(source, data.draw(weights)) for source in before[:count]]
     new = [(source, data.draw(weights)) for source in (before if same else after)[:count]]
-    compose(old, folder / "old", kind=kind)
-    compose(new, folder / "over", kind=kind, old=folder / "old", same_adapters=same)
+    slate = compose(old, folder / "old", kind=kind, adapters=str(before))
+    names = str(before if same else after)
+    compose(new, folder / "over", kind=kind, slates=[slate], adapters=names)
     compose(new, folder / "anew", kind=kind)
     for name in ("adapter_model.safetensors", "adapter_config.json"):
         assert (folder / "over" / name).read_bytes() == (folder / "anew" / name).read_bytes()
@@ -212,13 +214,61 @@ def test_a_file_of_another_size_is_never_cut_or_stretched(tmp_path):
     for number in range(2):
         small_adapter(tmp_path / f"a{number}", number)
         parts.append((Source.open(tmp_path / f"a{number}", "model."), 0.5))
-    compose(parts[:1], tmp_path / "old")
+    slate = compose(parts[:1], tmp_path / "old")
     with (tmp_path / "old" / "adapter_model.safetensors").open("rb") as file:
         before = file.read()
-        compose(parts, tmp_path / "mix", old=tmp_path / "old")
+        compose(parts, tmp_path / "mix", slates=[slate])
         file.seek(0)
         assert file.read() == before
     assert not (tmp_path / "old").exists()
+
+
+def test_a_slate_that_nobody_used_is_cut_to_the_size_of_the_mix(tmp_path):
+    parts = []
+    for number in range(2):
+        small_adapter(tmp_path / f"a{number}", number)
+        parts.append((Source.open(tmp_path / f"a{number}", "model."), 0.5))
+    anew = compose(parts, tmp_path / "anew")
+    spare = Slate.make(tmp_path / "spare", anew.bytes + 10_000)
+    small = Slate.make(tmp_path / "small", anew.bytes - 1)
+    assert compose(parts, tmp_path / "mix", slates=[small, spare]) is spare
+    name = "adapter_model.safetensors"
+    assert (tmp_path / "mix" / name).read_bytes() == (tmp_path / "anew" / name).read_bytes()
+    assert small.folder.exists()
+    assert not (tmp_path / "spare").exists()
+
+
+def test_of_several_slates_that_of_the_same_adapters_is_taken(tmp_path):
+    small_adapter(tmp_path / "one", 1)
+    parts = [(Source.open(tmp_path / "one", "model."), 0.5)]
+    others = [compose(parts, tmp_path / name, adapters=name) for name in ("x", "one+", "y")]
+    spare = Slate.make(tmp_path / "spare", others[0].bytes)
+    assert compose(parts, tmp_path / "mix", slates=[spare, *others], adapters="one+") is others[1]
+    rest = [spare, others[0], others[2]]
+    assert compose(parts, tmp_path / "second", slates=rest, adapters="z") is others[0]
+    assert spare.clean
+
+
+def test_slates_that_do_not_fit_make_room_for_a_new_one(tmp_path):
+    small_adapter(tmp_path / "one", 1)
+    parts = [(Source.open(tmp_path / "one", "model."), 0.5)]
+    small = Slate.make(tmp_path / "small", 100)
+    assert compose(parts, tmp_path / "mix", slates=[small]) is not small
+    assert not small.folder.exists()
+    assert small.bytes == 0
+
+
+def test_a_slate_whose_mix_failed_counts_as_that_of_no_adapters(tmp_path):
+    """It was written over in part."""
+    small_adapter(tmp_path / "one", 1)
+    parts = [(Source.open(tmp_path / "one", "model."), 0.5)]
+    slate = compose(parts, tmp_path / "mix", adapters="one")
+    path = tmp_path / "one" / "adapter_model.safetensors"
+    path.write_bytes(path.read_bytes())
+    with pytest.raises(AdapterError, match="has changed"):
+        compose(parts, tmp_path / "again", slates=[slate], adapters="one")
+    assert slate.adapters == ""
+    assert not slate.clean
 
 
 def test_the_larger_half_of_a_module_is_kept_as_it_is_on_disk(tmp_path):

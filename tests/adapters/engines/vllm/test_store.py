@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from adapters.engines.vllm.store import MixStore, Recipe, Spare
+from adapters.engines.vllm.slate import Slate
+from adapters.engines.vllm.store import MixStore, Recipe
 from kiki.errors import AdapterError, EngineError, EngineUnavailableError
 from tests.waiting import until
 
@@ -18,7 +20,7 @@ class Kitchen:
     def __init__(self, folder: Path, **limits) -> None:
         self.made: list[str] = []
         self.unloaded: list[str] = []
-        self.spares: list[tuple[str, str]] = []
+        self.offered: list[list[str]] = []
         settings = {"budget": 1000, "mixes": 10, "patience": 5.0} | limits
         self.store = MixStore(folder, unload=self._unload, **settings)
 
@@ -26,35 +28,38 @@ class Kitchen:
         self.unloaded.append(name)
 
     def recipe(self, key: str, size: int = 100, prints: str = "one") -> Recipe:
-        def make(path: Path, spare: Spare | None) -> int:
+        def make(path: Path, slates: Sequence[Slate]) -> Slate:
             self.made.append(key)
-            if spare:
-                self.spares.append((spare.path.name, spare.adapters))
-                spare.path.rename(path)
+            self.offered.append([slate.folder.name.split(".")[0] for slate in slates])
+            fitting = next((slate for slate in slates if slate.fits(size)), None)
+            if fitting:
+                fitting.become(path, size)
             else:
-                path.mkdir()
-            (path / "weights").write_bytes(b"x" * size)
-            return size
+                for slate in slates:
+                    slate.remove()
+            slate = fitting or Slate.make(path, size)
+            slate.clean = False
+            return slate
 
-        return Recipe(key * 16, key, frozenset([prints]), size, make=make, adapters=key.upper())
+        return Recipe(key * 16, key, frozenset([prints]), size, make=make)
 
     def slow(self, key: str, go: threading.Event, size: int = 100) -> Recipe:
         """Its making waits for ``go``."""
         plain = self.recipe(key, size)
 
-        def make(path: Path, spare: Spare | None) -> int:
+        def make(path: Path, slates: Sequence[Slate]) -> Slate:
             path.mkdir()
             go.wait(10)
             path.rmdir()
             assert plain.make
-            return plain.make(path, spare)
+            return plain.make(path, slates)
 
         return replace(plain, make=make)
 
     async def use(self, *keys: str, size: int = 100) -> None:
         for key in keys:
             async with self.store.hold(self.recipe(key, size)) as entry:
-                assert (entry.path / "weights").is_file()
+                assert (entry.path / "adapter_model.safetensors").is_file()
 
 
 async def test_a_mix_is_made_once_and_kept(tmp_path):
@@ -80,19 +85,24 @@ async def test_the_least_recently_used_go_until_there_is_room(tmp_path):
     assert kitchen.store.used_bytes == 250
 
 
-async def test_a_mix_may_take_over_the_folder_of_the_one_it_replaces(tmp_path):
+async def test_a_mix_may_take_over_the_slate_of_the_one_it_replaces(tmp_path):
     kitchen = Kitchen(tmp_path, mixes=2)
     await kitchen.use("a", "b", "c", "d")
-    assert kitchen.spares == [("a" * 12 + ".1", "A"), ("b" * 12 + ".2", "B")]
+    assert kitchen.offered == [[], [], ["a" * 12], ["b" * 12]]
     assert [name[0] for name in kitchen.unloaded] == ["a", "b"]
     assert sorted(path.name[0] for path in tmp_path.iterdir()) == ["c", "d"]
 
 
-async def test_of_several_that_are_replaced_one_folder_is_taken_over_and_the_others_go(tmp_path):
+async def test_of_several_that_are_replaced_one_slate_is_taken_over_and_the_others_go(tmp_path):
     kitchen = Kitchen(tmp_path, budget=300)
-    await kitchen.use("a", "b", "c")
+    await kitchen.use("a", size=50)
+    await kitchen.use("b", size=200)
+    await kitchen.use("c", size=200)
+    await kitchen.store.settled()
+    assert kitchen.offered[-1] == ["a" * 12, "b" * 12]
+    assert [path.name[0] for path in tmp_path.iterdir()] == ["c"]
     await kitchen.use("d", size=250)
-    assert kitchen.spares == [("c" * 12 + ".3", "C")]
+    await kitchen.store.settled()
     assert [path.name[0] for path in tmp_path.iterdir()] == ["d"]
 
 
@@ -100,9 +110,8 @@ async def test_nobody_is_left_with_a_folder_that_was_overwritten_in_part(tmp_pat
     kitchen = Kitchen(tmp_path, mixes=1)
     await kitchen.use("a")
 
-    def fail(path: Path, spare: Spare | None) -> int:
-        assert spare
-        spare.path.rename(path)
+    def fail(path: Path, slates: Sequence[Slate]) -> Slate:
+        slates[0].become(path, 100)
         raise AdapterError("its file is gone.")
 
     with pytest.raises(EngineError, match="its file is gone"):
@@ -117,7 +126,7 @@ async def test_a_mix_in_use_is_never_taken_over(tmp_path):
     async with kitchen.store.hold(kitchen.recipe("a")) as held:
         await kitchen.use("b", "c")
         assert held.path.is_dir()
-    assert kitchen.spares == [("b" * 12 + ".2", "B")]
+    assert kitchen.offered == [[], [], ["b" * 12]]
 
 
 async def test_a_mix_that_comes_back_has_another_name(tmp_path):
@@ -143,7 +152,7 @@ async def test_nothing_in_use_is_taken_away_and_who_waits_too_long_is_told(tmp_p
 async def test_a_failure_is_told_to_all_who_waited_and_the_next_one_tries_again(tmp_path):
     kitchen = Kitchen(tmp_path)
 
-    def fail(path: Path, spare: Spare | None) -> int:
+    def fail(path: Path, slates: Sequence[Slate]) -> Slate:
         path.mkdir()
         raise AdapterError("its file is gone.")
 
@@ -237,10 +246,78 @@ async def test_one_who_leaves_does_not_stop_the_making_for_the_others(tmp_path):
 async def test_a_fault_in_the_making_does_not_spoil_the_mix_for_good(tmp_path):
     kitchen = Kitchen(tmp_path)
 
-    def fail(path: Path, spare: Spare | None) -> int:
+    def fail(path: Path, slates: Sequence[Slate]) -> Slate:
         raise ValueError("a fault of ours")
 
     with pytest.raises(ValueError, match="of ours"):
         await hold(kitchen.store, replace(kitchen.recipe("a"), make=fail))
     await kitchen.use("a")
     assert kitchen.made == ["a"]
+
+
+async def test_a_spare_is_made_ahead_and_again_once_it_was_taken(tmp_path):
+    kitchen = Kitchen(tmp_path)
+    kitchen.store.keep_spare(150)
+    await kitchen.store.settled()
+    assert [path.name for path in tmp_path.iterdir()] == ["spare.1"]
+    assert kitchen.store.used_bytes == 0
+    await kitchen.use("a")
+    await kitchen.store.settled()
+    assert kitchen.offered == [["spare"]]
+    assert sorted(path.name[0] for path in tmp_path.iterdir()) == ["a", "s"]
+    kitchen.store.keep_spare(0)
+    await kitchen.store.settled()
+    assert [path.name[0] for path in tmp_path.iterdir()] == ["a"]
+
+
+async def test_a_spare_that_a_mix_was_too_big_for_is_made_anew(tmp_path):
+    kitchen = Kitchen(tmp_path)
+    kitchen.store.keep_spare(50)
+    await kitchen.store.settled()
+    await kitchen.use("a")
+    await kitchen.store.settled()
+    assert sorted(path.name[0] for path in tmp_path.iterdir()) == ["a", "s"]
+
+
+async def test_a_spare_never_takes_the_room_of_a_mix(tmp_path):
+    kitchen = Kitchen(tmp_path, budget=300)
+    kitchen.store.keep_spare(100)
+    await kitchen.use("a", "b", "c")
+    await kitchen.store.settled()
+    assert kitchen.unloaded == []
+    assert sorted(path.name[0] for path in tmp_path.iterdir()) == ["a", "b", "c"]
+
+
+async def test_who_needs_the_room_of_a_spare_that_is_being_made_waits_for_it(tmp_path):
+    kitchen = Kitchen(tmp_path, budget=100)
+    kitchen.store.keep_spare(100)
+    await kitchen.use("a")
+    assert kitchen.offered == [["spare"]]
+    await kitchen.store.settled()
+    assert [path.name[0] for path in tmp_path.iterdir()] == ["a"]
+
+
+async def test_a_spare_that_was_not_needed_stays(tmp_path):
+    kitchen = Kitchen(tmp_path, mixes=1)
+    kitchen.store.keep_spare(100)
+    await kitchen.store.settled()
+    await kitchen.use("a")
+    await kitchen.store.settled()
+    await kitchen.use("b")
+    await kitchen.store.settled()
+    assert kitchen.offered == [["spare"], ["a" * 12, "spare"]]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["b" * 12 + ".4", "spare.3"]
+
+
+async def test_a_full_disk_leaves_mixes_without_a_spare(tmp_path, monkeypatch):
+    kitchen = Kitchen(tmp_path)
+
+    def full(folder: Path, size: int) -> Slate:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Slate, "make", full)
+        kitchen.store.keep_spare(100)
+        await kitchen.store.settled()
+    await kitchen.use("a")
+    assert kitchen.offered == [[]]
