@@ -15,6 +15,8 @@
     learner.py    a thread that has the cerebellum decide every episode once
     knowledge.py  the facts learnt: current ones for a question, their history
     sleep.py      conflicts, summaries, eviction, limits
+    rights.py     an owner sees, corrects, takes along and deletes what is theirs
+    removals.py   what was deleted from the journal, by id, for the stores to follow
     aeon.py       all of it behind one class
 
 Everything is kept and searched per `Owner` (tenant and user); nothing crosses one.
