@@ -20,7 +20,7 @@ from memory.atlas import REBUILD, Removed, VectorHit, VectorPoint, check_model, 
 from memory.episode import Owner
 
 if TYPE_CHECKING:
-    from qdrant_edge import EdgeShard, Filter
+    from qdrant_edge import EdgeConfig, EdgeShard, Filter
 
 logger = logging.getLogger("kiki.memory")
 
@@ -75,17 +75,7 @@ class EdgeAtlas:
         with self._named_errors():
             (self._folder / "shard").mkdir(mode=0o700, parents=True)
             self._need_room()
-            vectors = qdrant.EdgeVectorParams(
-                size=self._model[1],
-                distance=qdrant.Distance.Dot,
-                datatype=qdrant.VectorStorageDatatype.Float16,
-                quantization_config=qdrant.TurboQuantQuantizationConfig(
-                    bits=qdrant.TurboQuantBitSize.Bits2, memory=qdrant.Memory.Pinned
-                ),
-            )
-            shard = qdrant.EdgeShard.create(
-                str(self._folder / "shard"), qdrant.EdgeConfig(vectors=vectors)
-            )
+            shard = qdrant.EdgeShard.create(str(self._folder / "shard"), self._config())
             # One key for both: two conditions cost a scan of 100,000 points six times as much.
             index = qdrant.KeywordIndexParams(is_tenant=True)
             shard.update(qdrant.UpdateOperation.create_field_index("owner", index))
@@ -122,9 +112,23 @@ class EdgeAtlas:
         self._opening.touch()
         try:
             with self._named_errors(fix=REBUILD):
-                self._shard = qdrant.EdgeShard.load(str(self._folder / "shard"))
+                self._shard = qdrant.EdgeShard.load(str(self._folder / "shard"), self._config())
         finally:
             self._opening.unlink()
+
+    def _config(self) -> EdgeConfig:
+        import qdrant_edge as qdrant
+
+        vectors = qdrant.EdgeVectorParams(
+            size=self._model[1],
+            distance=qdrant.Distance.Dot,
+            datatype=qdrant.VectorStorageDatatype.Float16,
+            quantization_config=qdrant.TurboQuantQuantizationConfig(
+                bits=qdrant.TurboQuantBitSize.Bits2, memory=qdrant.Memory.Pinned
+            ),
+        )
+        # There is one segment to scan: more threads would only wait for a core each.
+        return qdrant.EdgeConfig(vectors=vectors, max_search_threads=1)
 
     def upsert(self, points: Sequence[VectorPoint]) -> None:
         import qdrant_edge as qdrant
