@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from kiki.errors import StoreError, StoreUnavailableError
+from kiki.errors import StoreError, StoreUnavailableError, UnknownMemoryError
 from memory import Aeon, Episode, Owner
 from memory.atlas import VectorPoint
 from memory.atlas_qdrant import QdrantAtlas
@@ -154,6 +154,27 @@ def test_gateways_with_a_journal_each_recall_and_forget_as_one(
         time.sleep(0.05)
     for memory in (one, two):
         assert recalled(memory, said.user_text) == []
+        memory.close()
+
+
+def test_what_another_gateway_wrote_can_be_deleted_by_its_owner_alone(
+    tmp_path: Path, upstream: Upstream
+) -> None:
+    one, two = (open_memory(tmp_path / name, upstream.url, Limits(5, 5)) for name in ("1", "2"))
+    said = [remember(one, f"My dog is called Rex {number}.") for number in range(4)]
+    assert one.drain(WAIT_S)
+    with pytest.raises(UnknownMemoryError):
+        two.rights.delete(Owner("acme", "mallory"), [said[0].id])
+    assert two.rights.delete(ALICE, [said[0].id]).counts.episodes == 1
+    erased = two.rights.delete_all(ALICE)
+    assert erased.counts.episodes == 3
+    assert erased.followed
+    assert upstream.points == {}
+    deadline = time.monotonic() + WAIT_S
+    while one.episodes(ALICE, said[0].conversation):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    for memory in (one, two):
         memory.close()
 
 
