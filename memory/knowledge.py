@@ -172,6 +172,8 @@ class Knowledge:
             stopping=stopping,
         )
         report = night.run(dry_run=dry_run, now=now or datetime.now(UTC), progress=progress)
+        if not dry_run:
+            self._journal.scrub()
         self._tell()
         return report
 

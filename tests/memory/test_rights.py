@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from memory.facts import Fact, Summary, fact_id
 from memory.journal import Journal
 from memory.pages import Counts, Filter
 from memory.rights import Remembered
+from memory.sleep import SleepSettings
 from memory.trace_sqlite import SqliteTrace
 from tests.memory.parts import ALICE, START, embed, episode, vector_of
 
@@ -209,6 +211,15 @@ def test_a_store_that_is_down_gets_the_delete_when_it_is_back(
     memory.close()
     memory.open()
     assert memory.rights._followed()
+    assert files_with(tmp_path, SECRET) == []
+
+
+def test_what_sleep_deletes_for_its_age_leaves_the_files_too(memory: Aeon, tmp_path: Path) -> None:
+    remember(memory, f"My name is {SECRET}.")
+    learnt(memory)
+    memory.knowledge.sleep(SleepSettings(1, None), now=START + timedelta(days=30))
+    assert all(one.settle(20) for one in memory._parts()[1:])
+    assert memory.rights.counts(ALICE) == Counts()
     assert files_with(tmp_path, SECRET) == []
 
 
