@@ -87,7 +87,7 @@ def list_(
 @click.option("--limit", type=click.IntRange(1, 100), default=10, show_default=True)
 @target
 def search(question: str, limit: int, user: str | None, url: str | None, as_json: bool) -> None:
-    """Show what chat would recall for QUESTION (marked *), and the next best."""
+    """Show what chat would recall (marked *), and the next best."""
     body = {"q": question, "limit": limit} | ({"user": user} if user else {})
     found = call(url, "POST", "/v1/memory/search", json=body).json()
     if as_json:
@@ -106,7 +106,10 @@ def search(question: str, limit: int, user: str | None, url: str | None, as_json
 @click.argument("id_", metavar="ID")
 @target
 def show(id_: str, user: str | None, url: str | None, as_json: bool) -> None:
-    """Show an episode with what was learnt from it, or a fact, or a summary."""
+    """Show one episode, fact or summary.
+
+    An episode comes with what was learnt from it.
+    """
     one = call(url, "GET", _at(id_), user=user).json()
     if as_json:
         _print(one)
@@ -132,7 +135,10 @@ def edit(
     url: str | None,
     as_json: bool,
 ) -> None:
-    """Put other texts in an episode; what was learnt from the old ones is deleted."""
+    """Put other texts in an episode.
+
+    What was learnt from the old ones is deleted, and the new ones are learnt from.
+    """
     if text is None and answer is None:
         raise click.UsageError("Give --text or --answer.")
     body = {name: value for name, value in (("text", text), ("answer", answer)) if value}
@@ -155,7 +161,10 @@ def delete(
     url: str | None,
     as_json: bool,
 ) -> None:
-    """Delete episodes with all that was learnt from them, facts, summaries, or --all."""
+    """Delete by ID, or --all.
+
+    With an episode goes all that was learnt from it.
+    """
     if bool(ids) == all_ or (everyone and (not all_ or user is not None)):
         raise click.UsageError("Give either IDs or --all; --everyone goes with --all only.")
     scope = "tenant" if everyone else "user"
@@ -207,7 +216,7 @@ def _delete_each(ids: tuple[str, ...], user: str | None, url: str | None) -> lis
 @click.option("--everyone", is_flag=True, help="All users, not one.")
 @target
 def export(file: Path, everyone: bool, user: str | None, url: str | None, as_json: bool) -> None:
-    """Write all that is remembered to FILE as JSON lines; - is stdout."""
+    """Write all to FILE as JSON lines; - is stdout."""
     if everyone and user is not None:
         raise click.UsageError("Give either --user or --everyone.")
     params = {"scope": "tenant" if everyone else "user"} | ({"user": user} if user else {})
@@ -241,7 +250,10 @@ def _private(file: Path) -> IO[bytes]:
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @target
 def import_(file: Path, user: str | None, url: str | None, as_json: bool) -> None:
-    """Keep what `kiki memory export` wrote to FILE; what is there already is not doubled."""
+    """Keep what an export wrote to FILE.
+
+    What is there already is not doubled.
+    """
     told = call(url, "POST", "/v1/memory/import", user=user, content=file.read_bytes()).json()
     if as_json:
         _print(told)
