@@ -22,6 +22,7 @@ def bolt_server(folder: Path) -> Iterator[str]:
     bolt, http = _free_port(), _free_port()
     with subprocess.Popen(
         [sys.executable, __file__, str(folder), str(bolt), str(http)],
+        cwd=folder,  # for its log
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -34,7 +35,7 @@ def bolt_server(folder: Path) -> Iterator[str]:
         try:
             yield f"bolt://127.0.0.1:{bolt}"
         finally:
-            server.terminate()
+            server.kill()  # a SIGTERM crashes Java inside Python
 
 
 def _free_port() -> int:
