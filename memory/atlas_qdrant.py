@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from kiki.errors import StoreError, StoreReplacedError, StoreUnavailableError
 from memory.atlas import Removed, VectorHit, VectorPoint, check_model, owner_key, point_id
 from memory.episode import Owner
+from memory.qdrant_errors import named_error
 from memory.remote import Limits, LoopThread
 
 if TYPE_CHECKING:
@@ -273,14 +274,14 @@ class QdrantAtlas:
             try:
                 return await call()
             except Exception as error:
-                if not isinstance(_named(self.url, error), StoreUnavailableError):
+                if not isinstance(named_error(self.url, error), StoreUnavailableError):
                     raise
             return await call()
 
         try:
             return self._loop.run(twice(), seconds)
         except Exception as error:
-            named = _named(self.url, error)
+            named = named_error(self.url, error)
             if named is error:
                 raise
             raise named from error
@@ -299,30 +300,6 @@ def _connect(
         timeout=math.ceil(limits.write_s),
         check_compatibility=False,
     )
-
-
-def _named(url: str, error: Exception) -> StoreError:
-    """The client's errors come from HTTP, gRPC or its own checks: what the server refuses for
-    good is told from what passes."""
-    from grpc import StatusCode
-    from grpc.aio import AioRpcError
-    from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
-
-    if isinstance(error, StoreError):
-        return error
-    denied = isinstance(error, UnexpectedResponse) and error.status_code in (401, 403)
-    wrong = isinstance(error, UnexpectedResponse) and error.status_code in (400, 422)
-    if isinstance(error, AioRpcError):
-        denied = error.code() in (StatusCode.UNAUTHENTICATED, StatusCode.PERMISSION_DENIED)
-        wrong = error.code() is StatusCode.INVALID_ARGUMENT
-    if denied:
-        return StoreError(f"Qdrant at {url} refuses the key.", fix="Correct qdrant_api_key.")
-    reason = error.source if isinstance(error, ResponseHandlingException) else error
-    # One line: a refusal comes with its whole body.
-    told = f"{type(reason).__name__}: {reason}".split("\n")[0]
-    if wrong or isinstance(error, ValueError):
-        return StoreError(f"Qdrant at {url} refused the call: {error}.")
-    return StoreUnavailableError(f"Qdrant at {url} failed: {told}.")
 
 
 def _payload(point: Any) -> dict[str, Any]:
