@@ -6,7 +6,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: serve setup setup-dev test test-faults test-neo4j test-vllm lint lock clean
+.PHONY: serve setup setup-dev test test-faults test-vllm lint lock clean
 
 serve: setup
 	$(BIN)/kiki serve
