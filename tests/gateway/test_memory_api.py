@@ -8,6 +8,8 @@ import re
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 FACT = "My sister Margarethe keeps bees in Toulouse and sells the honey on Saturdays."
 
@@ -112,6 +114,21 @@ async def test_a_megabyte_and_odd_unicode_are_kept_as_they_are(http):
         (kept,) = await keep(http, {"text": text, "user": "m-odd"}, wait=False)
         got = await http.get(f"/v1/memory/{kept['id']}", params={"user": "m-odd"})
         assert got.json()["text"] == text
+
+
+@settings(max_examples=40)
+@given(text=st.text(st.characters(exclude_categories=[]), min_size=1))
+async def test_any_text_is_kept_as_it_is_or_refused(http, text):
+    headers = {"content-type": "application/json"}
+    body = json.dumps({"text": text, "user": "m-any"})
+    response = await http.post("/v1/memory", content=body, headers=headers)
+    if "\x00" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
+        assert response.status_code == 400
+        return
+    assert response.status_code == 200
+    (kept,) = response.json()["data"]
+    got = await http.get(f"/v1/memory/{kept['id']}", params={"user": "m-any"})
+    assert got.json()["text"] == text
 
 
 async def test_pages_hold_every_episode_once(http):
