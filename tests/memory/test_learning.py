@@ -200,7 +200,7 @@ def test_a_fact_is_told_in_the_language_it_was_said_in_and_dated(
         ALICE, question, vector, budget_tokens=400, count_tokens=embedder.count_tokens
     )
     assert found.block.count("Je suis allergique aux cacahuètes.") == 1
-    assert "2026-05-01" in found.block
+    assert f"{note.since:%Y-%m-%d}" in found.block
 
 
 def test_a_fact_in_a_note_can_not_pose_as_an_instruction(memory: Aeon, embedder: Embedder) -> None:
