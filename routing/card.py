@@ -18,11 +18,11 @@ class Card:
     """Describes one file of weights.
 
     `threshold` is the score from which an output is active, `scope_threshold` the in-domain
-    probability under which nothing is, `margin` the lead from which one output is clear; all
-    three come out of the calibration, as `calibration` says. `held_out` has the fingerprints of
-    the prompts in `routing/data` that the weights haven't seen, nor any near-duplicate of them;
-    `data["packaged"]` and `data["shifted"]` have the sha256 of all prompts and labels of that
-    folder and of the set that was kept apart from them.
+    probability under which nothing is, `several_threshold` the probability from which a prompt
+    needs several domains; all three come out of the calibration, as `calibration` says. `held_out`
+    has the fingerprints of the prompts in `routing/data` that the weights haven't seen, nor any
+    near-duplicate of them; `data["packaged"]` and `data["shifted"]` have the sha256 of all prompts
+    and labels of that folder and of the set that was kept apart from them.
     """
 
     embedding_id: str
@@ -30,7 +30,7 @@ class Card:
     domains: tuple[str, ...]
     threshold: float
     scope_threshold: float
-    margin: float
+    several_threshold: float
     weights_sha256: str
     date: str
     seed: int
@@ -53,9 +53,8 @@ class Card:
             names = {
                 key: tuple(map(str, values[key])) for key in ("outputs", "domains", "held_out")
             }
-            numbers = {
-                key: float(values[key]) for key in ("threshold", "scope_threshold", "margin")
-            }
+            limits = ("threshold", "scope_threshold", "several_threshold")
+            numbers = {key: float(values[key]) for key in limits}
             return cls(**values | names | numbers)
         except OSError as error:
             raise RoutingError(

@@ -139,24 +139,25 @@ class Conversations:
             before: what was said before it, the oldest first.
         """
         vector = self._embedder.submit([question]).result()[0]
-        alone = self.router.read(vector)
+        alone = self.router.read(vector, question)
         context = context_of(question, before)
         share = self._share(question, alone) if context else 0.0
         together = None
         if context and share:
-            together = self.router.read(self._embedder.submit([context]).result()[0])
+            vector_together = self._embedder.submit([context]).result()[0]
+            together = self.router.read(vector_together, context)
         return self.decide(Heard(vector, alone, together, share, self._advice(question)), limits)
 
     async def hear(self, question: str, before: Sequence[Said] = ()) -> Heard:
         """Embeds what is needed, without blocking the event loop."""
         vector = (await asyncio.wrap_future(self._embedder.submit([question])))[0]
-        alone = self.router.read(vector)
+        alone = self.router.read(vector, question)
         context = context_of(question, before)
         share = self._share(question, alone) if context else 0.0
         together = None
         if context and share:
             vectors = await asyncio.wrap_future(self._embedder.submit([context]))
-            together = self.router.read(vectors[0])
+            together = self.router.read(vectors[0], context)
         advice = await asyncio.to_thread(self._advice, question) if self._advisor else None
         return Heard(vector, alone, together, share, advice)
 

@@ -59,6 +59,11 @@ class DomainTable:
         return tuple(dict.fromkeys(domain.output for domain in self.domains))
 
     @cached_property
+    def merged(self) -> tuple[str, ...]:
+        """The domains that share their output with others."""
+        return tuple(one.name for one in self.domains if len(self.members(one.output)) > 1)
+
+    @cached_property
     def _by_name(self) -> dict[str, Domain]:
         return {domain.name: domain for domain in self.domains}
 

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gateway.assets import ensure_models
 from gateway.bench.options import Progress
@@ -52,7 +51,7 @@ def measure(prompts: int, progress: Progress) -> Report:
     alone = [_timed(conversations, next(texts)) for _ in range(prompts)]
     progress("routes", prompts, prompts)
     metrics["route_p50_ms"] = median(alone, "ms")
-    metrics["head_p50_ms"] = _head(router, embedder.embed([next(texts)])[0])
+    metrics["head_p50_ms"] = _head(router, embedder, next(texts))
     metrics["routes_per_s"] = _rate(conversations, [next(texts) for _ in range(4 * prompts)])
     progress("routes at once", 4 * prompts, 4 * prompts)
     metrics["first_route_s"] = _starts(progress)
@@ -73,8 +72,9 @@ def _timed(conversations: Conversations, text: str) -> float:
     return timed(lambda: conversations.route(text)) * 1e3
 
 
-def _head(router: Router, vector: NDArray[np.float32]) -> Metric:
-    return median([timed(lambda: router.route(vector)) * 1e3 for _ in range(HEADS)], "ms")
+def _head(router: Router, embedder: Embedder, text: str) -> Metric:
+    vector = embedder.embed([text])[0]
+    return median([timed(lambda: router.route(vector, text)) * 1e3 for _ in range(HEADS)], "ms")
 
 
 def _rate(conversations: Conversations, texts: list[str]) -> Metric:

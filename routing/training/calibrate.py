@@ -8,64 +8,38 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kiki.errors import RoutingError
-from routing.head import Calibration, Scope
+from routing.head import Calibration, Scope, Several, leads
 
 Array = NDArray[np.float32]
-
-SHRINKAGE = 3.0
-"""How strongly an output's own slope and offset are drawn to the common ones."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The threshold, the gate and the margin, and how well each does on its rows."""
+    """The three limits, and how well each does on its rows."""
 
     threshold: float
     active_f1: float
     scope_threshold: float
     scope_accuracy: float
-    margin: float
-    margin_accuracy: float
+    several_threshold: float
+    several_accuracy: float
 
 
 def platt(logits: Array, targets: Array, weights: Array) -> Calibration:
-    """Fits sigmoid(slope * logit + offset): one common pair, then each output's own near it.
+    """Fits sigmoid(slope * logit + lead * lead over the others + offset) by the log loss.
 
     Args:
         logits: (rows, outputs) on rows that the head wasn't fitted on.
         targets: the same shape, 0 or 1.
         weights: the same shape; 0 where a row says nothing about an output.
     """
-    common = _fit(logits.ravel(), targets.ravel(), weights.ravel(), None)
-    pairs = np.array(
-        [
-            _fit(logits[:, output], targets[:, output], weights[:, output], common)
-            for output in range(logits.shape[1])
-        ],
-        np.float32,
-    )
-    return Calibration(pairs[:, 0].copy(), pairs[:, 1].copy())
+    from sklearn.linear_model import LogisticRegression
 
-
-def _fit(
-    logits: Array, targets: Array, weights: Array, prior: NDArray[np.float64] | None
-) -> NDArray[np.float64]:
-    """(slope, offset) of the least weighted log loss, by Newton's method; ridge towards prior."""
-    inputs = np.stack([logits, np.ones_like(logits)], axis=1).astype(np.float64)
-    centre = np.array([1.0, 0.0]) if prior is None else prior
-    ridge = np.eye(2) * (1e-6 if prior is None else SHRINKAGE)
-    point = centre.copy()
-    for _ in range(50):
-        chance = 1 / (1 + np.exp(-np.clip(inputs @ point, -30, 30)))
-        slope = inputs.T @ (weights * (chance - targets)) + ridge @ (point - centre)
-        curve = (inputs * (weights * chance * (1 - chance))[:, None]).T @ inputs + ridge
-        step = np.linalg.solve(curve + np.eye(2) * 1e-9, slope)
-        point = point - np.clip(step, -1, 1)
-        if float(np.abs(step).max()) < 1e-8:
-            break
-    # A slope under zero would turn an output's order around.
-    point[0] = max(point[0], 0.05)
-    return point
+    inputs = np.stack([logits.ravel(), leads(logits).ravel()], axis=1)
+    model = LogisticRegression(C=1e6, max_iter=1000)
+    model.fit(inputs, targets.ravel(), sample_weight=weights.ravel())
+    slope, lead = (float(number) for number in model.coef_[0])
+    return Calibration(slope, lead, float(model.intercept_[0]))
 
 
 def scope(features: Array, inside: NDArray[np.bool_]) -> Scope:
@@ -75,6 +49,15 @@ def scope(features: Array, inside: NDArray[np.bool_]) -> Scope:
     model = LogisticRegression(class_weight="balanced", C=10.0, max_iter=1000)
     model.fit(features, inside)
     return Scope(model.coef_[0].astype(np.float32), float(model.intercept_[0]))
+
+
+def several(features: Array, needed: NDArray[np.bool_]) -> Several:
+    """A logistic model of prompts for several domains against those for one, as `scope`."""
+    from sklearn.linear_model import LogisticRegression
+
+    model = LogisticRegression(class_weight="balanced", C=10.0, max_iter=1000)
+    model.fit(features, needed)
+    return Several(model.coef_[0].astype(np.float32), float(model.intercept_[0]))
 
 
 def best_threshold(scores: Array, targets: Array) -> tuple[float, float]:
@@ -107,29 +90,35 @@ def best_cut(values: Array, positive: NDArray[np.bool_]) -> tuple[float, float]:
     return best
 
 
-def limits(scores: Array, in_domain: Array, targets: Array, multi: NDArray[np.bool_]) -> Limits:
-    """All three limits on the calibration rows.
-
-    `multi` marks the prompts written for several domains: the margin separates them from those
-    with one label by the lead of the first score over the second.
-
-    Raises:
-        RoutingError: a kind of prompt that a limit is measured on is missing.
-    """
-    labelled = targets.sum(axis=1) > 0
+def require_all_kinds(targets: Array) -> None:
+    """Raises `RoutingError` where a kind of prompt that a limit is measured on is missing."""
+    labels = targets.sum(axis=1)
     for rows, what in (
-        (labelled, "prompt with a domain"),
-        (~labelled, "prompt that is out of scope"),
-        (multi & labelled, "prompt for several domains"),
-        (~multi & labelled, "prompt for one domain"),
+        (labels > 0, "prompt with a domain"),
+        (labels == 0, "prompt that is out of scope"),
+        (labels > 1, "prompt for several domains"),
+        (labels == 1, "prompt for one domain"),
     ):
         if not rows.any():
             raise RoutingError(
                 f"The calibration part has no {what}, so the router's limits can't be measured.",
                 fix="Add such prompts to the training data.",
             )
-    threshold, active_f1 = best_threshold(scores, targets)
-    scope_threshold, scope_accuracy = best_cut(in_domain, labelled)
-    ranked = -np.sort(-scores[labelled], axis=1)
-    margin, margin_accuracy = best_cut(ranked[:, 0] - ranked[:, 1], ~multi[labelled])
-    return Limits(threshold, active_f1, scope_threshold, scope_accuracy, margin, margin_accuracy)
+
+
+def limits(scores: Array, in_domain: Array, needs_several: Array, targets: Array) -> Limits:
+    """All three limits on the calibration rows.
+
+    Args:
+        scores: (rows, outputs), calibrated.
+        in_domain: (rows,), the probability of being in scope.
+        needs_several: (rows,), the probability that several domains are needed.
+        targets: (rows, outputs).
+    """
+    labels = targets.sum(axis=1)
+    some = labels > 0
+    return Limits(
+        *best_threshold(scores, targets),
+        *best_cut(in_domain, some),
+        *best_cut(needs_several[some], labels[some] > 1),
+    )

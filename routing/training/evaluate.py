@@ -102,7 +102,8 @@ def evaluate(rows: Sequence[Row], vectors: NDArray[np.float32], router: Router) 
         rows: with the names of domains or outputs; no label means out of scope.
         vectors: their embeddings, shape (len(rows), 768).
     """
-    decisions = [router.route(vector) for vector in vectors]
+    pairs = zip(vectors, rows, strict=True)
+    decisions = [router.route(vector, row.prompt) for vector, row in pairs]
     targets = target_matrix(rows, router.table).astype(bool)
     return report(decisions, targets, router.table.outputs)
 

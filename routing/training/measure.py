@@ -109,6 +109,7 @@ def _baselines(
     }
     shares = {}
     for way, texts in ways.items():
-        first = [places[router.route(v).scores[0].name] for v in embedder.embed(texts)]
+        pairs = zip(embedder.embed(texts), texts, strict=True)
+        first = [places[router.route(vector, text).scores[0].name] for vector, text in pairs]
         shares[way] = float(targets[labelled, first].mean())
     return shares

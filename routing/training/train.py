@@ -17,18 +17,26 @@ from numpy.typing import NDArray
 
 from routing.card import Card
 from routing.domains import DomainTable, load_domains
-from routing.head import WEIGHTS_FILE, Head, Index, scope_features
+from routing.head import (
+    WEIGHTS_FILE,
+    Head,
+    Index,
+    Layers,
+    scope_features,
+    several_features,
+    sigmoid,
+)
+from routing.lexicon import Lexicon
 from routing.neighbours import fingerprint
 from routing.neighbours import write as write_neighbours
 from routing.router import PACKAGED, Router
 from routing.training import calibrate, rows
-from routing.training.augment import KIND as NAMED
-from routing.training.augment import named
 from routing.training.evaluate import Report, evaluate, target_matrix
 from routing.training.fit import Recipe, fit
 from routing.training.groups import NEAR, Split, near_duplicates, split
 from routing.training.rows import Row
 from routing.training.vectors import Embeds, Progress, VectorCache
+from routing.training.words import fit_lexicon
 
 log = logging.getLogger("kiki.routing")
 
@@ -59,10 +67,6 @@ class Corpus:
     @property
     def packaged(self) -> NDArray[np.bool_]:
         return np.array([row.source == "packaged" for row in self.rows])
-
-    @property
-    def multi(self) -> NDArray[np.bool_]:
-        return np.array([row.kind == "multi" for row in self.rows])
 
 
 def train(
@@ -107,7 +111,7 @@ def train(
         domains=tuple(domain.name for domain in corpus.table.domains),
         threshold=limits.threshold,
         scope_threshold=limits.scope_threshold,
-        margin=limits.margin,
+        several_threshold=limits.several_threshold,
         weights_sha256=hashlib.sha256((output / WEIGHTS_FILE).read_bytes()).hexdigest(),
         date=(date or datetime.date.today()).isoformat(),
         seed=seed,
@@ -153,45 +157,13 @@ def read_corpus(
     merged, embedded = list(compress(merged, apart)), embedded[apart]
     groups = near_duplicates(embedded)
     strata = [f"{row.source}:{row.domains[0] if row.domains else ''}" for row in merged]
-    corpus = Corpus(
+    return Corpus(
         merged,
         embedded,
         target_matrix(merged, table),
         groups,
         split(groups, strata, seed=seed),
         table,
-    )
-    return _with_named(corpus, vectors, away, seed, progress)
-
-
-def _with_named(
-    corpus: Corpus, vectors: VectorCache, away: Array, seed: int, progress: Progress | None
-) -> Corpus:
-    """Adds to the train part its packaged prompts once more, with their domain's name.
-
-    One that comes near a held-out prompt, or one of `away`, is left out, for the split is to be
-    without leaks.
-    """
-    usable = set(corpus.parts.train[corpus.packaged[corpus.parts.train]].tolist())
-    made = [pair for pair in named(corpus.rows, corpus.table, seed=seed) if pair[0] in usable]
-    if not made:
-        return corpus
-    embedded = vectors.embed([row.prompt for _, row in made], progress)
-    held_out = np.concatenate([corpus.parts.calibration, corpus.parts.test])
-    apart = _apart(embedded, np.concatenate([corpus.vectors[held_out], away]))
-    pairs = [pair for pair, kept in zip(made, apart, strict=True) if kept]
-    added = [row for _, row in pairs]
-    count = len(corpus.rows)
-    return Corpus(
-        [*corpus.rows, *added],
-        np.concatenate([corpus.vectors, embedded[apart]]),
-        np.concatenate([corpus.targets, target_matrix(added, corpus.table)]),
-        np.concatenate([corpus.groups, corpus.groups[[number for number, _ in pairs]]]),
-        replace(
-            corpus.parts,
-            train=np.concatenate([corpus.parts.train, np.arange(count, count + len(added))]),
-        ),
-        corpus.table,
     )
 
 
@@ -204,8 +176,7 @@ def write_index(output: Path, corpus: Corpus, embedding_id: str) -> None:
     """Writes the prompts that come with the project and were fitted on, for explanations."""
     fitted = np.zeros(len(corpus.rows), bool)
     fitted[np.concatenate([corpus.parts.train, corpus.parts.calibration])] = True
-    named_too = np.array([row.kind == NAMED for row in corpus.rows])
-    chosen = np.flatnonzero(fitted & corpus.packaged & ~named_too)
+    chosen = np.flatnonzero(fitted & corpus.packaged)
     prompts = [corpus.rows[row].prompt for row in chosen.tolist()]
     write_neighbours(output, prompts, corpus.vectors[chosen], embedding_id=embedding_id)
 
@@ -231,37 +202,59 @@ def _learn(
     if elsewhere.size:
         own = parts.train[~np.isin(parts.train, elsewhere)]
         held.append((own[_out_of_scope(corpus, own) | packaged[own]], elsewhere))
-    logits, features, targets, weights, multi = [], [], [], [], []
+    logits, near, targets, weights, words = [], [], [], [], []
     for fitted, unseen in held:
-        layers = fit(corpus.vectors[fitted], corpus.targets[fitted], seed=seed, recipe=recipe)
+        layers, lexicon = _fit(corpus, fitted, recipe, seed)
         index = build_index(corpus, fitted, seed)
-        logits.append(layers.logits(corpus.vectors[unseen]))
-        features.append(index.similarities(corpus.vectors[unseen]))
+        prompts = [corpus.rows[row].prompt for row in unseen.tolist()]
+        known = np.stack([lexicon.logits(prompt) for prompt in prompts])[:, : len(layers.out_bias)]
+        logits.append(layers.logits(corpus.vectors[unseen]) + known)
+        near.append(index.similarities(corpus.vectors[unseen]))
         targets.append(corpus.targets[unseen])
-        multi.append(corpus.multi[unseen])
+        words.append(np.array([len(prompt.split()) for prompt in prompts], np.float32))
         # Prompts from elsewhere have no label for some outputs, so they are no evidence there.
         present = corpus.targets[unseen].any(axis=0)
         weights.append(np.tile(present / len(unseen), (len(unseen), 1)))
     total = sum(len(part) for part in targets)
     weight = (np.concatenate(weights) * total / len(held)).astype(np.float32)
     target = np.concatenate(targets)
+    calibrate.require_all_kinds(target)
     calibration = calibrate.platt(np.concatenate(logits), target, weight)
-    scores = [calibration.scores(part) for part in logits]
-    inputs = np.concatenate(
-        [scope_features(part, near) for part, near in zip(scores, features, strict=True)]
+    odds = [calibration.log_odds(part) for part in logits]
+    scopes = np.concatenate(
+        [scope_features(sigmoid(part), close) for part, close in zip(odds, near, strict=True)]
     )
-    scope = calibrate.scope(inputs, target.sum(axis=1) > 0)
+    counts = several_features(np.concatenate(odds), np.concatenate(words))
+    labels = target.sum(axis=1)
+    scope = calibrate.scope(scopes, labels > 0)
+    several = calibrate.several(counts[labels > 0], labels[labels > 0] > 1)
     limits = calibrate.limits(
-        np.concatenate(scores), scope.in_domain(inputs), target, np.concatenate(multi)
+        sigmoid(np.concatenate(odds)), scope.in_domain(scopes), several.probability(counts), target
     )
     final = np.concatenate([parts.train, parts.calibration])
-    head = Head(
-        fit(corpus.vectors[final], corpus.targets[final], seed=seed, recipe=recipe),
-        calibration,
-        build_index(corpus, final, seed),
-        scope,
-    )
+    layers, lexicon = _fit(corpus, final, recipe, seed)
+    head = Head(layers, lexicon, calibration, build_index(corpus, final, seed), scope, several)
     return head, limits, {"held_out": len(targets[0]), "elsewhere": total - len(targets[0])}
+
+
+def _fit(corpus: Corpus, chosen: Rows, recipe: Recipe, seed: int) -> tuple[Layers, Lexicon]:
+    """Both parts of the logits, fitted on these rows."""
+    targets = corpus.targets[chosen]
+    prompts = [corpus.rows[row].prompt for row in chosen.tolist()]
+    layers = fit(corpus.vectors[chosen], targets, seed=seed, recipe=recipe)
+    members = member_matrix([corpus.rows[row] for row in chosen.tolist()], corpus.table)
+    return layers, fit_lexicon(prompts, np.concatenate([targets, members], axis=1), seed=seed)
+
+
+def member_matrix(rows: Sequence[Row], table: DomainTable) -> Array:
+    """(rows, members of merged outputs): 1 where the row names the member, 0 where it names only
+    others of that output, else NaN."""
+    matrix = np.full((len(rows), len(table.merged)), np.nan, np.float32)
+    for number, row in enumerate(rows):
+        for place, name in enumerate(table.merged):
+            if set(row.domains) & set(table.members(table.output_of(name))):
+                matrix[number, place] = name in row.domains
+    return matrix
 
 
 def _out_of_scope(corpus: Corpus, chosen: Rows) -> NDArray[np.bool_]:
@@ -315,4 +308,5 @@ def _data(corpus: Corpus, data: Path, extra: Sequence[Path], clinc: Path | None)
         },
         "sha256": rows.digest(corpus.rows),
         "packaged": rows.digest(rows.read_packaged(corpus.table, data)),
+        "shifted": rows.digest(rows.read_shifted(corpus.table, data)),
     }

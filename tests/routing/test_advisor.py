@@ -55,7 +55,9 @@ def router(embedder: Embedder) -> Router:
 
 
 def test_advice_moves_the_route(router: Router, embedder: Embedder) -> None:
-    conversations = Conversations(router, embedder, advisor(lambda _: {"rust": 9.0, "shell": -9.0}))
+    conversations = Conversations(
+        router, embedder, advisor(lambda _: {"rust": 30.0, "shell": -30.0})
+    )
     routed = conversations.route(PROMPT)
     assert routed.decision.scores[0].name == "rust"
     assert routed.advised

@@ -68,7 +68,7 @@ def test_a_first_turn_is_routed_by_itself_to_the_bit(
 ) -> None:
     question = "How do I sort a list of dictionaries by a key?"
     routed = conversations.route(question)
-    assert routed.decision == conversations.router.route(embedder.embed([question])[0])
+    assert routed.decision == conversations.router.route(embedder.embed([question])[0], question)
     assert routed.stickiness.share == 0
     assert not routed.advised
     np.testing.assert_array_equal(routed.vector, embedder.embed([question])[0])

@@ -97,7 +97,8 @@ def packaged() -> Router:
 
 
 def routes(router: Router, embedder: Embedder, prompts: Sequence[str]) -> list[RouteDecision]:
-    return [router.route(vector) for vector in embedder.embed(prompts)]
+    vectors = embedder.embed(prompts)
+    return [router.route(vector, text) for vector, text in zip(vectors, prompts, strict=True)]
 
 
 def test_plain_prompts_of_every_domain_go_to_it(router: Router, embedder: Embedder) -> None:
@@ -132,43 +133,47 @@ def test_prompts_outside_all_domains_fall_back_to_the_base(
 
 
 def test_threshold_and_top_k_are_the_callers(router: Router, embedder: Embedder) -> None:
-    vector = embedder.embed(SEVERAL[:1])[0]
-    every = router.route(vector, threshold=0.0)
+    text = SEVERAL[0]
+    vector = embedder.embed([text])[0]
+    every = router.route(vector, text, threshold=0.0)
     assert len(every.active) == 4
-    assert len(router.route(vector, threshold=0.0, top_k=1).active) == 1
-    assert router.route(vector, threshold=1.0).fallback
-    low = router.route(vector, threshold=0.12)
+    assert len(router.route(vector, text, threshold=0.0, top_k=1).active) == 1
+    assert router.route(vector, text, threshold=1.0).fallback
+    low = router.route(vector, text, threshold=0.12)
     assert low.threshold == 0.12
     assert all(domain.score >= 0.12 for domain in low.active)
     assert low.scores == every.scores
 
 
 def test_an_explicit_threshold_opens_the_gate(router: Router, embedder: Embedder) -> None:
-    vector = embedder.embed(OUTSIDE[:1])[0]
-    assert router.route(vector).fallback
-    assert not router.route(vector, threshold=0.0).fallback
+    text = OUTSIDE[0]
+    vector = embedder.embed([text])[0]
+    assert router.route(vector, text).fallback
+    assert not router.route(vector, text, threshold=0.0).fallback
 
 
 def test_within_limits_what_may_be_active(router: Router, embedder: Embedder) -> None:
-    vector = embedder.embed(["How do I sort a list of dictionaries by a key in Python?"])[0]
+    text = "How do I sort a list of dictionaries by a key in Python?"
+    vector = embedder.embed([text])[0]
     creative = router.table.intent_outputs("creative")
-    limited = router.route(vector, threshold=0.0, within=creative)
+    limited = router.route(vector, text, threshold=0.0, within=creative)
     assert {domain.name for domain in limited.active} <= creative
     assert limited.scores[0].name == "python"
-    assert limited.confidence < router.route(vector).confidence
-    assert router.route(vector, within=frozenset()).fallback
+    assert limited.confidence < router.route(vector, text).confidence
+    assert router.route(vector, text, within=frozenset()).fallback
 
 
 @settings(deadline=None)
 @given(
     vector=VECTORS,
+    text=st.text(),
     threshold=st.none() | st.floats(0, 1),
     top_k=st.integers(1, 4),
 )
 def test_any_vector_gives_at_most_four_domains_whose_weights_sum_to_one(
-    packaged: Router, vector: np.ndarray, threshold: float | None, top_k: int
+    packaged: Router, vector: np.ndarray, text: str, threshold: float | None, top_k: int
 ) -> None:
-    decision = packaged.route(vector, threshold=threshold, top_k=top_k)
+    decision = packaged.route(vector, text, threshold=threshold, top_k=top_k)
     scores = [score.score for score in decision.scores]
     assert len(scores) == 31
     assert scores == sorted(scores, reverse=True)
@@ -195,16 +200,16 @@ def test_limits_out_of_range_are_refused(
     packaged: Router, arguments: dict[str, float], param: str
 ) -> None:
     with pytest.raises(RequestError) as refused:
-        packaged.route(np.zeros(768, np.float32), **arguments)  # type: ignore[arg-type]
+        packaged.route(np.zeros(768, np.float32), "", **arguments)  # type: ignore[arg-type]
     assert refused.value.param == param
 
 
 def test_what_is_no_vector_is_refused(packaged: Router) -> None:
     for wrong in (np.zeros(384, np.float32), np.full(768, np.nan, np.float32)):
         with pytest.raises(RoutingError, match="768 finite"):
-            packaged.route(wrong)
+            packaged.route(wrong, "")
     with pytest.raises(RoutingError, match="'pyhton'"):
-        packaged.route(np.zeros(768, np.float32), within=frozenset({"pyhton"}))
+        packaged.route(np.zeros(768, np.float32), "", within=frozenset({"pyhton"}))
 
 
 def test_another_embedder_is_refused_by_name() -> None:

@@ -17,14 +17,14 @@ from routing.embedder import Embedder
 from routing.head import WEIGHTS_FILE
 from routing.router import Router
 from routing.training import calibrate, rows
-from routing.training.augment import named
+from routing.training.evaluate import ece
 from routing.training.fit import Recipe
 from routing.training.groups import NEAR, near_duplicates, split
 from routing.training.train import read_corpus, train
 from routing.training.vectors import VectorCache
 
 DOMAINS = ("python", "sql", "kicad-pcb", "kicad-dsl", "out-of-scope", "multi")
-QUICK = Recipe(epochs=8, members=1)
+QUICK = Recipe(epochs=8)
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,8 @@ def test_what_was_trained_can_be_served_and_says_what_it_is_made_of(
 ) -> None:
     report = train(embedder, output=tmp_path, data=data, cache=vectors, recipe=QUICK)
     router = Router.load(tmp_path, embedding_id=embedder.id)
-    decision = router.route(embedder.embed(["SQL: join two tables"])[0])
+    prompt = "SQL: join two tables"
+    decision = router.route(embedder.embed([prompt])[0], prompt)
     assert decision.scores[0].name == "sql"
     card = json.loads((tmp_path / CARD_FILE).read_text(encoding="utf-8"))
     assert card["data"]["sources"] == ["routing/data, Apache-2.0"]
@@ -142,24 +143,24 @@ def test_near_pairs_are_joined_through_a_chain() -> None:
     assert near_duplicates(vectors).tolist() == [0, 0, 0, 3]
 
 
-def test_named_prompts_carry_their_domains_word_and_the_first_ones_label() -> None:
-    table = load_domains()
-    packaged = rows.read_packaged(table)
-    made = named(packaged, table, seed=0)
-    assert made == named(packaged, table, seed=0)
-    for number, row in made:
-        assert row.domains == packaged[number].domains
-        assert packaged[number].prompt in row.prompt
-        assert any(word in row.prompt for word in table.domain(row.domains[0]).words)
-
-
 def test_platt_scaling_finds_the_temperature_of_an_overconfident_head() -> None:
     rng = np.random.default_rng(0)
     true = rng.normal(0, 1.5, (4000, 3)).astype(np.float32)
     targets = (rng.random(true.shape) < 1 / (1 + np.exp(-true))).astype(np.float32)
     calibration = calibrate.platt(true * 4, targets, np.ones_like(targets))
     assert calibration.slope == pytest.approx(0.25, rel=0.1)
+    assert calibration.lead == pytest.approx(0, abs=0.02)
     assert calibration.offset == pytest.approx(0, abs=0.15)
+
+
+def test_a_score_tells_how_often_the_first_output_is_right_when_only_one_is() -> None:
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 2, (8000, 6)).astype(np.float32)
+    chances = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    right = (chances.cumsum(axis=1) > rng.random((8000, 1))).argmax(axis=1)
+    targets = np.eye(6, dtype=np.float32)[right]
+    scores = calibrate.platt(logits * 3, targets, np.ones_like(targets)).scores(logits * 3)
+    assert ece(scores.max(axis=1), scores.argmax(axis=1) == right) < 0.03
 
 
 def test_the_threshold_is_the_one_of_the_best_active_set() -> None:
