@@ -113,8 +113,8 @@ def train(
 
 def near_groups(texts: Sequence[str]) -> NDArray[np.int64]:
     """The group of each text: near-duplicates, and theirs, share one."""
-    from scipy.sparse import csr_matrix  # type: ignore[import-untyped]
-    from scipy.sparse.csgraph import connected_components  # type: ignore[import-untyped]
+    from scipy.sparse import csr_matrix
+    from scipy.sparse.csgraph import connected_components
 
     rows: list[int] = []
     columns: list[int] = []
