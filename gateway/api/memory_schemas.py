@@ -5,7 +5,15 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    FiniteFloat,
+    Tag,
+)
 
 from gateway.api.schemas import MAX_TEXT, ChatMessage
 
@@ -14,6 +22,9 @@ ID = r"^[A-Za-z0-9._:@-]{1,200}$"
 
 
 def _aware(time: datetime) -> datetime:
+    # In another zone the first and the last year reach past what a datetime holds.
+    if not 1 < time.year < 9999:
+        raise ValueError("the year must be from 2 to 9998")
     return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
@@ -90,6 +101,7 @@ class EpisodeIn(EpisodeOut):
     text: str = Field(min_length=1, max_length=MAX_TEXT)
     answer: str = Field("", max_length=MAX_TEXT)
     time: Time
+    adapters: dict[str, FiniteFloat] = {}
 
 
 class FactOut(BaseModel):

@@ -91,7 +91,7 @@ def imported(lines: Iterable[bytes], user: str | None, first: int) -> Iterator[E
         param = f"line {number}"
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise _bad_line(param, f"it is not valid JSON ({error})") from error
         if not isinstance(row, dict):
             raise _bad_line(param, "it is no JSON object")

@@ -233,6 +233,12 @@ async def test_an_export_is_imported_again_for_another_user_and_once(http, servi
         ("3", "line 2 .*no JSON object"),
         ('{"id": "a", "text": "b"}', "line 2 .*conversation"),
         ('{"id": "a", "text": "\\u0000", "conversation": "c", "time": 0}', "NUL"),
+        ('{"id": "a", "text": "b", "conversation": "c", "time": "9999-12-31T23:00-14:00"}', "year"),
+        (
+            '{"id": "a", "text": "b", "conversation": "c", "time": 0, "adapters": {"x": NaN}}',
+            "adapters.x: .*finite",
+        ),
+        pytest.param("[" * 100_000, "not valid JSON", id="deep"),
     ],
 )
 async def test_a_bad_line_of_an_import_is_named(http, line, message):
@@ -242,6 +248,14 @@ async def test_a_bad_line_of_an_import_is_named(http, line, message):
     error = response.json()["error"]
     assert error["param"] == "line 2"
     assert re.search(message, error["message"])
+
+
+@pytest.mark.parametrize("time", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59.999999Z"])
+async def test_a_time_at_the_end_of_the_calendar_is_refused(http, time):
+    said = [{"role": "user", "content": text} for text in ("One.", "Two.")]
+    response = await http.post("/v1/memory", json={"messages": said, "time": time})
+    assert response.status_code == 400, response.text
+    assert "year" in response.json()["error"]["message"]
 
 
 @pytest.mark.parametrize("field", ["user", "conversation"])
