@@ -58,6 +58,8 @@ async def _nights(
             )
         except StoreError as error:
             log.warning("the memory can't sleep: %s", error)
+        except Exception:  # the task's boundary: a night that fails doesn't end the nights
+            log.exception("the memory's sleep failed; it sleeps again at its time")
         else:
             log.info("the memory slept: %s", told(report))
 

@@ -235,6 +235,15 @@ class Aeon:
         _, atlas, trace = self._parts()
         return atlas.drain(timeout) and trace.drain(timeout)
 
+    def newest(self) -> int:
+        """The journal's number of the episode that was written last."""
+        return self._parts()[0].last_seq()
+
+    def holds(self, seq: int) -> bool:
+        """Whether both stores hold the journal up to ``seq``; doesn't block."""
+        _, atlas, trace = self._parts()
+        return all([atlas.reached(seq), trace.reached(seq)])
+
     def status(self) -> MemoryStatus:
         journal, atlas, trace = self._parts()
         errors = [

@@ -106,6 +106,15 @@ class Projector(Generic[Store]):
         """How many episodes the store is behind."""
         return self._journal.count(after=self._cursor)
 
+    def reached(self, seq: int) -> bool:
+        """Whether the store holds the journal up to ``seq``; one that doesn't yet is hurried."""
+        with self._changed:
+            if self._store is not None and self._cursor >= seq:
+                return True
+            self._hurried = self._woken = True
+            self._changed.notify_all()
+            return False
+
     def drain(self, timeout: float) -> bool:
         """Waits until the store holds all that is in the journal now; False after ``timeout``
         seconds."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Annotated, Any, Literal, Protocol
 
@@ -49,6 +50,7 @@ from routing.embedder import Embedder
 router = APIRouter(responses={status: {"model": ErrorEnvelope} for status in (400, 404, 500, 503)})
 
 WAIT_S = 30.0
+WAIT_STEP_S = 0.02
 BATCH = 256
 User = Annotated[str | None, Query(max_length=200, description="Whose memory; as in chat.")]
 Scope = Annotated[
@@ -89,8 +91,17 @@ async def write(request: Request, body: MemoryItems, wait: bool = False) -> Kept
     ]
     kept = await asyncio.to_thread(aeon.rights.keep, episodes)
     if wait:
-        await asyncio.to_thread(aeon.drain, WAIT_S)
+        await _projected(aeon)
     return KeptList(data=[Kept(id=id_, new=new) for id_, new in kept])
+
+
+async def _projected(aeon: Aeon) -> None:
+    """Waits until the stores hold what is in the journal now. In the loop: threads that wait would
+    be missing where chat recalls."""
+    goal = await asyncio.to_thread(aeon.newest)
+    deadline = time.monotonic() + WAIT_S
+    while not aeon.holds(goal) and time.monotonic() < deadline:
+        await asyncio.sleep(WAIT_STEP_S)
 
 
 @router.get("/v1/memory", response_model=MemoryList)
