@@ -141,7 +141,9 @@ def edit(
     """
     if text is None and answer is None:
         raise click.UsageError("Give --text or --answer.")
-    body = {name: value for name, value in (("text", text), ("answer", answer)) if value}
+    body = {
+        name: value for name, value in (("text", text), ("answer", answer)) if value is not None
+    }
     one = call(url, "PATCH", _at(id_), user=user, json=body).json()
     _print(one) if as_json else click.echo(_line(one))
 

@@ -49,6 +49,8 @@ def test_list_show_edit_and_search(folder: Path) -> None:
     assert "My dog is called Rex." in run("list", "--user", "kim", "--since", "2026-01-01").output
     assert "Nice." in run("show", "a", "--user", "kim").output
     assert "Max" in run("edit", "a", "--user", "kim", "--text", "My dog is called Max.").output
+    run("edit", "a", "--user", "kim", "--answer", "")
+    assert "Nice." not in run("show", "a", "--user", "kim").output
     found = data("search", "What is my dog called?", "--user", "kim")
     assert found[0]["text"] == "My dog is called Max."
     with pytest.raises(KikiError, match="No memory has the id 'x'"):
