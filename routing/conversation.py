@@ -197,13 +197,25 @@ def asked_last(messages: Sequence[Mapping[str, Any]]) -> tuple[str, tuple[Said, 
 
     Raises:
         ValueError: none has the role user.
-        KeyError, TypeError: one isn't {"role", "content"}.
+        KeyError, TypeError: one isn't {"role", "content"}, or its content isn't text.
     """
-    said = [Said(str(message["role"]), str(message["content"])) for message in messages]
+    said = [Said(str(message["role"]), _text_of(message["content"])) for message in messages]
     asked = [place for place, turn in enumerate(said) if turn.role == "user"]
     if not asked:
         raise ValueError("no message has the role user")
     return said[asked[-1]].text, tuple(said[: asked[-1]])
+
+
+def _text_of(content: object) -> str:
+    """A content's text, of which OpenAI also writes parts, and null beside tool calls."""
+    if isinstance(content, str):
+        return content
+    if content is None:
+        return ""
+    parts = [part["text"] for part in content] if isinstance(content, list) else [content]
+    if not all(isinstance(part, str) for part in parts):
+        raise TypeError("content must be text")
+    return "\n".join(parts)
 
 
 def context_of(question: str, before: Sequence[Said]) -> str | None:

@@ -85,7 +85,7 @@ def _read(path: Path) -> Iterator[tuple[str, tuple[Said, ...]]]:
     """The file's prompts, each with what was said before it."""
     from routing.conversation import asked_last
 
-    with click.open_file(str(path), encoding="utf-8", errors="replace") as file:
+    with click.open_file(str(path), encoding="utf-8-sig", errors="replace") as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
                 continue
@@ -95,14 +95,17 @@ def _read(path: Path) -> Iterator[tuple[str, tuple[Said, ...]]]:
             try:
                 row = json.loads(line)
                 if "messages" in row:
-                    yield asked_last(row["messages"])
+                    query, before = asked_last(row["messages"])
                 else:
-                    yield str(row["prompt"] if "prompt" in row else row["query"]), ()
+                    query, before = row["prompt"] if "prompt" in row else row["query"], ()
+                if not isinstance(query, str) or not query.strip():
+                    raise ValueError("it is empty or no text")
             except (ValueError, KeyError, TypeError) as error:
                 raise RequestError(
                     f"{path}, line {number} is no prompt: {error!r}.",
                     fix='Write {"prompt": "..."} or {"messages": [...]}, or plain text.',
                 ) from error
+            yield query, before
 
 
 def _answer(query: str, routed: Routed, why: dict[str, Any] | None) -> dict[str, Any]:

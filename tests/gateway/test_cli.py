@@ -115,6 +115,22 @@ def test_route_prints_json_without_a_server():
     assert second["fallback"] is True
 
 
+def test_route_reads_files_and_names_the_line_that_is_no_prompt(tmp_path):
+    asked = [{"type": "text", "text": "SQL: join two tables"}]
+    conversation = json.dumps({"messages": [{"role": "user", "content": asked}]})
+    path = tmp_path / "prompts.jsonl"
+    path.write_text(f"\ufeff{conversation}\nhello there\n", encoding="utf-8")
+    result = kiki("route", "--file", str(path), "--json")
+    assert result.returncode == 0, result.stderr
+    answers = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [answer["query"] for answer in answers] == ["SQL: join two tables", "hello there"]
+    for prompt in (None, " "):
+        path.write_text("hello there\n" + json.dumps({"prompt": prompt}), encoding="utf-8")
+        refused = kiki("route", "--file", str(path))
+        assert refused.returncode == 1
+        assert f"{path}, line 2 is no prompt" in " ".join(refused.stderr.split())
+
+
 async def test_connections_are_made_without_nagle_which_holds_short_answers_back(tmp_path):
     """Only a listener that names its protocol makes asyncio switch it off."""
     switched_off: list[int] = []

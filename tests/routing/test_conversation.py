@@ -132,3 +132,12 @@ def test_the_last_user_turn_is_what_is_asked() -> None:
     assert asked_last([*messages, {"role": "user", "content": "why"}]) == ("why", PYTHON)
     with pytest.raises(ValueError, match="role user"):
         asked_last(messages[1:])
+
+
+def test_a_content_may_be_parts_or_null_as_openai_writes_them() -> None:
+    asked = [{"type": "text", "text": "now"}, {"type": "text", "text": "in Rust"}]
+    messages = [{"role": "assistant", "content": None}, {"role": "user", "content": asked}]
+    assert asked_last(messages) == ("now\nin Rust", (Said("assistant", ""),))
+    for content in (7, [{"type": "image_url", "image_url": {}}], [{"text": None}], {"text": "a"}):
+        with pytest.raises((KeyError, TypeError)):
+            asked_last([{"role": "user", "content": content}])
