@@ -105,6 +105,8 @@ def evaluate(
     from routing.training.datasets import Dataset, from_files, held_out
     from routing.training.measure import measure
 
+    if files and clinc:
+        raise click.UsageError("--clinc goes with the sets that come with kiki: leave out --file.")
     settings = load_settings()
     table = load_domains()
     sets = from_files(files, table)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from kiki.errors import RoutingError
 from routing.card import Card
 from routing.domains import DomainTable
 from routing.neighbours import fingerprint
@@ -37,7 +39,7 @@ def held_out(
     """The sets that come with the project, and CLINC150 where its file is given.
 
     Sets without a row are left out. The out-of-scope prompts stand beside the test part's others,
-    for a separation needs both sides.
+    for a separation needs both sides. Raises `RoutingError` for a file that isn't CLINC150's.
     """
     seen_by_nobody = set(card.held_out)
     test = [row for row in read_packaged(table, data) if fingerprint(row.prompt) in seen_by_nobody]
@@ -63,11 +65,14 @@ def held_out(
 
 
 def from_files(files: Sequence[Path], table: DomainTable) -> list[Dataset]:
-    """One set a file; raises `RoutingError` by file and line."""
-    return [
-        Dataset(path.stem, str(path), tuple(read_file(path, table, follow_ups=True)))
-        for path in files
-    ]
+    """One set a file, numbered where names repeat; raises `RoutingError` by file and line."""
+    sets = []
+    seen: Counter[str] = Counter()
+    for path in files:
+        seen[path.stem] += 1
+        name = path.stem if seen[path.stem] == 1 else f"{path.stem} ({seen[path.stem]})"
+        sets.append(Dataset(name, str(path), tuple(read_file(path, table, follow_ups=True))))
+    return sets
 
 
 def follow_ups(table: DomainTable, data: Path = DATA, *, tuned: bool) -> list[Row]:
@@ -83,6 +88,14 @@ def _dialogue(row: Row) -> str:
 
 def _clinc(path: Path) -> list[Row]:
     """The out-of-scope prompts of the parts that training doesn't read."""
-    raw = json.loads(path.read_text(encoding="utf-8"))
-    parts = [part for part in ("oos_val", "oos_test") if part in raw]
-    return [Row(text, (), f"clinc-{part}") for part in parts for text, _ in raw[part]]
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        parts = [part for part in ("oos_val", "oos_test") if part in raw]
+        rows = [Row(text, (), f"clinc-{part}") for part in parts for text, _ in raw[part]]
+        if not rows:
+            raise ValueError("it has neither oos_val nor oos_test")
+    except (ValueError, TypeError) as error:
+        raise RoutingError(
+            f"{path} isn't CLINC150's JSON: {error}.", fix="Give its data_full.json."
+        ) from error
+    return rows

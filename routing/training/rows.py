@@ -48,17 +48,20 @@ def read_file(
             leaves them out: it reads single texts.
 
     Raises:
-        RoutingError: a line isn't such a row, or names a domain that the table doesn't have.
+        RoutingError: the file isn't UTF-8, a line isn't such a row, or it names a domain that the
+            table doesn't have.
     """
     rows: list[Row] = []
     known = {domain.name for domain in table.domains} | set(table.outputs)
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(_lines(path), start=1):
         if not line.strip():
             continue
         try:
             raw: dict[str, Any] = json.loads(line)
             prompt, before = _prompt(raw)
             domains = raw["domains"] if "domains" in raw else [raw["domain"]]
+            if not isinstance(domains, list):
+                raise TypeError("domains must be a list")
             kind, lang = str(raw.get("kind", "")), str(raw.get("lang", ""))
             labels = tuple(str(name) for name in domains)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -75,6 +78,14 @@ def read_file(
         if follow_ups or not any(turn.role == "user" for turn in before):
             rows.append(Row(prompt, labels, source or path.stem, kind, lang, before))
     return rows
+
+
+def _lines(path: Path) -> list[str]:
+    """A text may hold other ends of lines than these (U+2028), and the file a mark of order."""
+    try:
+        return path.read_text(encoding="utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise RoutingError(f"{path} is no UTF-8 text: {error}.", fix="Save it as UTF-8.") from error
 
 
 def _prompt(raw: dict[str, Any]) -> tuple[str, tuple[Said, ...]]:

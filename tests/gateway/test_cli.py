@@ -131,6 +131,14 @@ def test_route_reads_files_and_names_the_line_that_is_no_prompt(tmp_path):
         assert f"{path}, line 2 is no prompt" in " ".join(refused.stderr.split())
 
 
+def test_router_eval_takes_no_file_beside_clinc(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.touch()
+    result = kiki("router", "eval", "--file", str(path), "--clinc", str(path))
+    assert result.returncode == 2
+    assert "leave out --file" in result.stderr
+
+
 async def test_connections_are_made_without_nagle_which_holds_short_answers_back(tmp_path):
     """Only a listener that names its protocol makes asyncio switch it off."""
     switched_off: list[int] = []

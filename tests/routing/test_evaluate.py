@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kiki.errors import RoutingError
 from routing.card import Card
 from routing.conversation import Conversations
 from routing.domains import load_domains
@@ -148,6 +149,41 @@ def test_a_file_is_measured_as_it_would_be_served(
     assert seen == [1, 2, 3, 4, 5]
     whole = json.loads(json.dumps(found.to_dict()))
     assert {"top1", "top3", "ece", "macro_f1", "oos_auroc", "n", "intervals"} <= whole.keys()
+
+
+def test_a_text_may_hold_other_ends_of_lines_and_a_file_a_mark_of_order(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    prompts = ["one\u2028two", "three\x85four"]
+    lines = [json.dumps({"prompt": p, "domain": "sql"}, ensure_ascii=False) for p in prompts]
+    path.write_bytes(b"\xef\xbb\xbf" + "\r\n".join(lines).encode())
+    (dataset,) = from_files([path], load_domains())
+    assert [row.prompt for row in dataset.rows] == prompts
+
+
+def test_a_file_that_cannot_be_read_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b'{"prompt": "caf\xe9", "domain": "sql"}')
+    with pytest.raises(RoutingError, match=r"rows\.jsonl is no UTF-8 text"):
+        from_files([path], load_domains())
+    path.write_text('{"prompt": "a", "domains": "sql"}', encoding="utf-8")
+    with pytest.raises(RoutingError, match=r"line 1 .* must be a list"):
+        from_files([path], load_domains())
+
+
+def test_files_of_one_name_are_two_sets(tmp_path: Path) -> None:
+    paths = [tmp_path / folder / "rows.jsonl" for folder in ("mine", "yours")]
+    for path in paths:
+        path.parent.mkdir()
+        path.write_text(json.dumps(ROWS[0]), encoding="utf-8")
+    assert [one.name for one in from_files(paths, load_domains())] == ["rows", "rows (2)"]
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"train": []}', '{"oos_val": 3}'])
+def test_a_file_that_is_not_clincs_is_refused_by_name(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "clinc.json"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(RoutingError, match=r"clinc\.json isn't CLINC150's JSON"):
+        held_out(load_domains(), Card.read(PACKAGED), clinc=path)
 
 
 def test_the_page_and_the_picture_show_what_was_measured(
