@@ -99,11 +99,15 @@ class Advisor:
                 self._free.release()
                 done.set()
 
-        threading.Thread(target=run, name="kiki-advisor", daemon=True).start()
+        try:
+            threading.Thread(target=run, name="kiki-advisor", daemon=True).start()
+        except RuntimeError as error:  # the system has no thread left
+            self._free.release()
+            raise _LeftOutError("busy", f"it has no thread: {error}") from error
         if not done.wait(max(deadline - time.monotonic(), 0)):
             raise _LeftOutError("slow", f"it took more than {self._budget_s * 1e3:.0f} ms")
         if errors:
-            raise _LeftOutError("raised", f"it raised {errors[0]!r}")
+            raise _LeftOutError("raised", f"it raised {_described(errors[0])}")
         return answers[0]
 
     def _logits(self, given: Mapping[str, float]) -> NDArray[np.float32]:
@@ -116,7 +120,7 @@ class Advisor:
                 raise ValueError("a logit is infinite")
         except Exception as error:  # whatever a plug-in may return
             raise _LeftOutError(
-                "unusable", f"its advice is no logits by domain: {error}"
+                "unusable", f"its advice is no logits by domain: {_described(error)}"
             ) from error
         return advice
 
@@ -127,6 +131,14 @@ class _LeftOutError(Exception):
     def __init__(self, outcome: Outcome, reason: str) -> None:
         super().__init__(reason)
         self.outcome = outcome
+
+
+def _described(error: BaseException) -> str:
+    """A plug-in's error may fail to say what it is."""
+    try:
+        return repr(error)
+    except Exception:
+        return type(error).__name__
 
 
 def load(path: str) -> Advise | None:
@@ -145,7 +157,8 @@ def load(path: str) -> Advise | None:
         if not callable(found):
             raise TypeError(f"{path} is {type(found).__name__}")
     except Exception as error:  # an import runs any code
-        log.warning("The advisor %s can't be loaded: %r. The router decides alone.", path, error)
+        why = _described(error)
+        log.warning("The advisor %s can't be loaded: %s. The router decides alone.", path, why)
         return None
     return found
 
@@ -159,7 +172,8 @@ def load_nerve_wml(table: DomainTable, tokens: Callable[[str], list[int]]) -> Ad
     try:
         advisor: Any = build()  # type: ignore[call-arg]
     except Exception as error:  # the plug-in's own
-        log.warning("The nerve-wml advisor can't be made: %r. The router decides alone.", error)
+        why = _described(error)
+        log.warning("The nerve-wml advisor can't be made: %s. The router decides alone.", why)
         return None
 
     def advise(prompt: str) -> Mapping[str, float]:

@@ -4,7 +4,7 @@ import logging
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
 
 import numpy as np
@@ -49,6 +49,28 @@ def exits(prompt: str) -> Mapping[str, float]:
     raise SystemExit(3)
 
 
+class SpeechlessError(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no words for it")
+
+    __repr__ = __str__
+
+
+class Speechless(Mapping[str, float]):
+    def __getitem__(self, name: str) -> float:
+        raise SpeechlessError
+
+    def __iter__(self) -> Iterator[str]:
+        raise SpeechlessError
+
+    def __len__(self) -> int:
+        return 1
+
+
+def raises_without_words(prompt: str) -> Mapping[str, float]:
+    raise SpeechlessError
+
+
 @pytest.fixture(scope="module")
 def router(embedder: Embedder) -> Router:
     return Router.load(embedding_id=embedder.id)
@@ -89,6 +111,8 @@ def test_members_of_a_merged_output_advise_it_by_the_highest() -> None:
         (None, "missing"),
         (raises, "raised"),
         (exits, "raised"),
+        (raises_without_words, "raised"),
+        (lambda _: Speechless(), "unusable"),
         (lambda _: {"pyhton": 1.0}, "unusable"),
         (lambda _: {"python": "high"}, "unusable"),
         (lambda _: {"python": float("inf")}, "unusable"),
@@ -112,6 +136,21 @@ def test_one_that_fails_leaves_every_bit_as_it_was(
             assert not routed.advised
     assert counts == {outcome: 3}
     assert len(caplog.records) == 1
+
+
+def test_without_a_thread_for_it_there_is_no_advice_and_later_there_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def no_thread(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    counts = Counter[str]()
+    advised = advisor(no_opinion, counts=counts)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", no_thread)
+        assert advised.advice(PROMPT) is None
+    assert advised.advice(PROMPT) is not None
+    assert counts == {"busy": 1, "used": 1}
 
 
 def test_no_opinion_changes_nothing(router: Router, embedder: Embedder) -> None:
