@@ -212,7 +212,9 @@ def _text_of(content: object) -> str:
         return content
     if content is None:
         return ""
-    parts = [part["text"] for part in content] if isinstance(content, list) else [content]
+    parts: list[Any] = (
+        [part["text"] for part in content] if isinstance(content, list) else [content]
+    )
     if not all(isinstance(part, str) for part in parts):
         raise TypeError("content must be text")
     return "\n".join(parts)

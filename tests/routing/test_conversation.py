@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import numpy as np
 import pytest
@@ -136,8 +137,17 @@ def test_the_last_user_turn_is_what_is_asked() -> None:
 
 def test_a_content_may_be_parts_or_null_as_openai_writes_them() -> None:
     asked = [{"type": "text", "text": "now"}, {"type": "text", "text": "in Rust"}]
-    messages = [{"role": "assistant", "content": None}, {"role": "user", "content": asked}]
+    messages: list[dict[str, Any]] = [
+        {"role": "assistant", "content": None},
+        {"role": "user", "content": asked},
+    ]
     assert asked_last(messages) == ("now\nin Rust", (Said("assistant", ""),))
-    for content in (7, [{"type": "image_url", "image_url": {}}], [{"text": None}], {"text": "a"}):
+    wrong: list[Any] = [
+        7,
+        [{"type": "image_url", "image_url": {}}],
+        [{"text": None}],
+        {"text": "a"},
+    ]
+    for content in wrong:
         with pytest.raises((KeyError, TypeError)):
             asked_last([{"role": "user", "content": content}])
