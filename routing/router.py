@@ -42,7 +42,7 @@ class ActiveDomain:
     """An output that takes part in the answer.
 
     `weight` is its share, all shares together are 1; `member` is the domain of a merged output
-    whose training prompts lie nearest, else the output's only domain.
+    that is meant, by the nearest training prompts and the likeliest words, else its only domain.
     """
 
     name: str
@@ -168,6 +168,7 @@ class Router:
         Raises:
             RoutingError: the vector isn't one of 768 finite numbers.
         """
+        text = text.lstrip()  # as the embedder reads it
         unit = _unit(vector)
         similarities = self._head.index.similarities(unit)
         words = len(text[:CHARACTERS].split())

@@ -132,6 +132,14 @@ def test_prompts_outside_all_domains_fall_back_to_the_base(
         assert not decision.clear
 
 
+def test_white_space_before_a_prompt_makes_no_difference(
+    router: Router, embedder: Embedder
+) -> None:
+    prompt = OBVIOUS[0][1]
+    plain, indented = routes(router, embedder, [prompt, " \n" * 5000 + prompt])
+    assert indented == plain
+
+
 def test_threshold_and_top_k_are_the_callers(router: Router, embedder: Embedder) -> None:
     text = SEVERAL[0]
     vector = embedder.embed([text])[0]
