@@ -32,7 +32,7 @@ def pipeline(as_json: bool, requests: int, episodes: int) -> None:
 
 @command.command("router")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option("--prompts", type=click.IntRange(5), default=40, show_default=True)
+@click.option("--prompts", type=click.IntRange(5, 1000), default=40, show_default=True)
 def router(as_json: bool, prompts: int) -> None:
     """A route alone and under load, the start, and its embedding against torch in float32."""
     from gateway.bench.router import measure

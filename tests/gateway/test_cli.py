@@ -139,6 +139,12 @@ def test_router_eval_takes_no_file_beside_clinc(tmp_path):
     assert "leave out --file" in result.stderr
 
 
+def test_bench_router_takes_no_more_prompts_than_it_has():
+    result = kiki("bench", "router", "--prompts", "2000")
+    assert result.returncode == 2
+    assert "5<=x<=1000" in result.stderr
+
+
 async def test_connections_are_made_without_nagle_which_holds_short_answers_back(tmp_path):
     """Only a listener that names its protocol makes asyncio switch it off."""
     switched_off: list[int] = []
