@@ -14,8 +14,7 @@ Array = NDArray[np.float32]
 
 SHARE = 4.0
 """What a margin counts beside the MLP's logits. From 3 to 6 gave the same on prompts of other
-sources; less did worse, more is harder to
-calibrate."""
+sources; less did worse, more is harder to calibrate."""
 SOFTNESS = 0.3
 SEEN = 2
 """A bucket that fewer prompts fall into says nothing about the next one."""
