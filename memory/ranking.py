@@ -40,17 +40,19 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is asked, with its embedding (float32, unit length) and the times that it names."""
+    """What is asked, with its embedding (float32, unit length), and the times and the names
+    (folded) that are in it."""
 
     text: str
     vector: Floats
     now: datetime
     spans: tuple[Span, ...]
+    names: tuple[str, ...]
 
     @classmethod
     def of(cls, text: str, vector: Floats, now: datetime | None = None) -> Question:
         seen_from = now or datetime.now(UTC)
-        return cls(text, vector, seen_from, tuple(spans(text, seen_from)))
+        return cls(text, vector, seen_from, tuple(spans(text, seen_from)), tuple(entities(text)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,7 @@ def rank(
     cosines = vectors_of(turns, len(question.vector)) @ question.vector
     words, names = _scores(places, texts), _scores(places, graph)
     times = _timeliness(turns, question.spans)
-    speakers = _named_speakers(turns, question.text)
+    speakers = _named_speakers(turns, question.names)
     before, after = _neighbours(turns)
     scores = (
         cosines
@@ -151,10 +153,10 @@ def _timeliness(turns: Sequence[Turn], spans: Sequence[Span]) -> Floats:
     return best
 
 
-def _named_speakers(turns: Sequence[Turn], question: str) -> list[str]:
+def _named_speakers(turns: Sequence[Turn], names: Sequence[str]) -> list[str]:
     """Who said each turn of a transcript ("Anna: ...", "[8 May] Anna: ...", "Anna (8 May): ..."),
     where the question names them; else ''."""
-    asked = {word for name in entities(question) for word in name.split()}
+    asked = {word for name in names for word in name.split()}
     if not asked:
         return [""] * len(turns)
     return [_named(turn.head, asked) for turn in turns]
@@ -183,5 +185,6 @@ def _at(values: Floats, places: NDArray[np.intp]) -> Floats:
 
 def _recency(turns: Sequence[Turn], now: datetime) -> Floats:
     """1 for what was just said, halved every `RECENT_DAYS`."""
-    ages = np.array([to_stamp(now) - turn.created for turn in turns], np.float64) / _DAY
+    created = np.array([turn.created for turn in turns], np.int64)
+    ages = (to_stamp(now) - created) / _DAY
     return np.exp2(-np.maximum(ages, 0) / RECENT_DAYS).astype(np.float32)

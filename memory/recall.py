@@ -15,7 +15,6 @@ from memory.ranking import Floats, Question, Ranked, rank, vectors_of
 from memory.render import render_block, render_note, render_quote
 from memory.sharing import bring_in
 from memory.trace import GraphStore
-from memory.words import entities
 
 # What each search gives at most, before the neighbours of all of it are looked at too.
 VECTORS = 24
@@ -56,7 +55,7 @@ def find(
     room = len(excluded)
     vectors = atlas.search(owner, question.vector, VECTORS, excluded)
     texts = trace.search_text(owner, question.text, TEXTS + room)
-    graph = trace.neighbours(owner, entities(question.text), GRAPH + room)
+    graph = trace.neighbours(owner, question.names, GRAPH + room)
     ids = {hit.id for hits in (vectors, texts, graph) for hit in hits}
     bring_in(journal, atlas, owner, ids)
     ids.update(_nearest(journal.tail(owner, projected, MAX_TAIL), question.vector))

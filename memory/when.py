@@ -41,14 +41,16 @@ def spans(text: str, now: datetime) -> list[Span]:
 def _read(text: str, rules: Iterable[Rule], today: datetime) -> list[tuple[int, Span]]:
     found = []
     for pattern, bounds_of in rules:
-        for match in pattern.finditer(text):
+        matches = list(pattern.finditer(text))
+        for match in matches:
             try:
                 start, end = bounds_of(match, today)
             except (ValueError, OverflowError):  # 31 February, or before the year 1
                 continue
             found.append((match.start(), Span(start, end, match.group())))
         # What one rule took is not read again by a later one.
-        text = pattern.sub(lambda match: "|" * len(match.group()), text)
+        if matches:
+            text = pattern.sub(lambda match: "|" * len(match.group()), text)
     return found
 
 

@@ -48,9 +48,10 @@ _NAME = re.compile(r"\b[^\W\d_a-z][\w'’-]+(?:\s+(?:de\s+|du\s+|of\s+)?[^\W\d_a
 
 def fold(text: str) -> str:
     """Lower case, without accents, single spaces: how terms and entities are compared."""
-    decomposed = unicodedata.normalize("NFKD", text)
-    bare = "".join(letter for letter in decomposed if not unicodedata.combining(letter))
-    return " ".join(bare.casefold().split())
+    if not text.isascii():
+        decomposed = unicodedata.normalize("NFKD", text)
+        text = "".join(letter for letter in decomposed if not unicodedata.combining(letter))
+    return " ".join(text.casefold().split())
 
 
 def search_terms(text: str) -> list[str]:
@@ -66,9 +67,11 @@ def entities(text: str) -> list[str]:
     text = text[:MAX_READ]
     found: dict[str, None] = {}
     for pattern in _PATTERNS:
-        for match in pattern.finditer(text):
+        matches = list(pattern.finditer(text))
+        for match in matches:
             found[fold(match.group(match.lastindex or 0))] = None
-        text = pattern.sub(" ", text)
+        if matches:
+            text = pattern.sub(" ", text)
     for match in _NAME.finditer(text):
         name = _without_leading_stop_words(match.group())
         if len(name) > 1 and match.group()[0].isupper():
