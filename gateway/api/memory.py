@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Annotated, Any, Literal, Protocol
 
@@ -99,8 +98,9 @@ async def _projected(aeon: Aeon) -> None:
     """Waits until the stores hold what is in the journal now. In the loop: threads that wait would
     be missing where chat recalls."""
     goal = await asyncio.to_thread(aeon.newest)
-    deadline = time.monotonic() + WAIT_S
-    while not aeon.holds(goal) and time.monotonic() < deadline:
+    for _ in range(round(WAIT_S / WAIT_STEP_S)):
+        if aeon.holds(goal):
+            return
         await asyncio.sleep(WAIT_STEP_S)
 
 
