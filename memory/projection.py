@@ -89,7 +89,9 @@ class Projection:
         store removed; True when there may be more."""
 
         def take_out(owner: Owner, ids: Collection[str]) -> None:
-            atlas.delete(ids)
+            # A point is its id's, whoever wrote it last.
+            taken = {id_ for _, id_ in self.journal.removals.written_again(ids)}
+            atlas.delete([id_ for id_ in ids if id_ not in taken])
             now = to_stamp(datetime.now(UTC))
             atlas.publish([Removed(id_, owner, now) for id_ in ids])
 
@@ -127,7 +129,7 @@ class Projection:
         kept = self.journal.removals.written_again([one.id for one in removed])
         gone: dict[Owner, list[str]] = {}
         for one in removed:
-            if one.id not in kept:
+            if (one.owner, one.id) not in kept:
                 gone.setdefault(one.owner, []).append(one.id)
         for owner, ids in gone.items():
             delete(owner, ids)

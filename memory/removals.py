@@ -113,18 +113,19 @@ class Removals:
             ).fetchall()
         return [Removal(seq, Owner(tenant, user), id_) for seq, tenant, user, id_ in rows]
 
-    def written_again(self, ids: Collection[str]) -> set[str]:
-        """Of ``ids`` those that are in the journal, written after they were removed."""
+    def written_again(self, ids: Collection[str]) -> set[tuple[Owner, str]]:
+        """Of ``ids`` those that are in the journal, written after they were removed; by whom,
+        because another owner may have taken an id that was free again."""
         marks = ", ".join("?" * len(ids))
         with self._database.read() as db:
             rows = db.execute(
                 " UNION ".join(
-                    f"SELECT id FROM {table} WHERE id IN ({marks})"
+                    f"SELECT tenant, user, id FROM {table} WHERE id IN ({marks})"
                     for table in ("episode", "fact", "summary")
                 ),
                 (*ids, *ids, *ids),
             ).fetchall()
-        return {row[0] for row in rows}
+        return {(Owner(tenant, user), id_) for tenant, user, id_ in rows}
 
     def noted(self, ids: Collection[str]) -> set[str]:
         """Of ``ids`` those that were removed once: a store may have an older text of them."""

@@ -21,7 +21,7 @@ from memory.pages import Counts, Filter
 from memory.rights import Remembered
 from memory.sleep import SleepSettings
 from memory.trace_sqlite import SqliteTrace
-from tests.memory.parts import ALICE, START, embed, episode, vector_of
+from tests.memory.parts import ALICE, START, aeon, embed, episode, vector_of
 
 BOB = Owner("acme", "bob")
 SECRET = "Zanzibarowitz"
@@ -283,3 +283,21 @@ def test_turns_of_a_conversation_written_at_once_get_numbers_of_their_own(memory
         list(pool.map(write, range(40)))
     turns = [one.turn for one in memory.episodes(ALICE, "c1")]
     assert turns == list(range(40))
+
+
+def test_a_deleted_text_goes_although_another_owner_takes_its_id(tmp_path: Path) -> None:
+    memory = aeon(tmp_path)
+    bob = Owner("acme", "bob")
+    memory.rights.keep([episode("bees of Toulouse", id="note", user=bob.user)])
+    assert memory.drain(10)
+    # The stores are behind: the id is taken again before they follow.
+    assert memory._journal is not None
+    memory._journal.removals.erase(bob, ["note"])
+    assert memory.rights.keep([episode("a dog", id="note")]) == [("note", True)]
+    assert memory._trace is not None
+    assert memory._atlas is not None
+    assert memory._trace.settle(10)
+    assert memory._atlas.settle(10)
+    assert memory._trace.store().count(bob) == memory._atlas.store().count(bob) == 0
+    assert memory._trace.store().count(ALICE) == memory._atlas.store().count(ALICE) == 1
+    memory.close()
