@@ -5,7 +5,7 @@ their rank axis, the B joined on theirs. The rank is the sum of the ranks, the s
 calls this ``combination_type="cat"``.)
 
 It works on PEFT's files and not on ``adapters.lora.Lora``: the mix is written in the same layout,
-by pieces that stay in the processor's cache. ``lora_A`` is (experts * rank, inputs) and ``lora_B``
+by pieces small enough for the processor's cache. ``lora_A`` is (experts * rank, inputs) and ``lora_B``
 (outputs, rank * experts), with one expert in a dense module; seen as (experts, rank, inputs) and
 (outputs, rank, experts), the rank is the middle axis of both.
 """
@@ -32,7 +32,7 @@ from adapters.forms.folder import CONFIG_FILE
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_PIECE = 1 << 20  # bytes of the mix; read and weighed while the processor's cache holds them
+_PIECE = 2 << 20  # bytes of the mix; of smaller ones, two threads wait for each other
 
 
 @dataclass(frozen=True, slots=True)
