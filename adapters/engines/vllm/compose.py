@@ -5,9 +5,9 @@ their rank axis, the B joined on theirs. The rank is the sum of the ranks, the s
 calls this ``combination_type="cat"``.)
 
 It works on PEFT's files and not on ``adapters.lora.Lora``: the mix is written in the same layout,
-by pieces small enough for the processor's cache. ``lora_A`` is (experts * rank, inputs) and ``lora_B``
-(outputs, rank * experts), with one expert in a dense module; seen as (experts, rank, inputs) and
-(outputs, rank, experts), the rank is the middle axis of both.
+by pieces small enough for the processor's cache. ``lora_A`` is (experts * rank, inputs) and
+``lora_B`` (outputs, rank * experts), with one expert in a dense module; seen as (experts, rank,
+inputs) and (outputs, rank, experts), the rank is the middle axis of both.
 """
 
 from __future__ import annotations
