@@ -8,9 +8,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from gateway.settings import ENV_PREFIX
 from kiki.errors import EngineUnavailableError
@@ -34,10 +35,14 @@ class Running:
 
 
 @contextmanager
-def running_gateway() -> Iterator[Running]:
-    """Start ``kiki serve``, give it, stop it. Raises EngineUnavailableError if it doesn't start."""
+def running_gateway(settings: Mapping[str, str] | None = None) -> Iterator[Running]:
+    """Start ``kiki serve`` with these settings, give it, stop it.
+
+    Raises EngineUnavailableError if it doesn't start.
+    """
     with tempfile.TemporaryDirectory(prefix="kiki-bench-") as folder:
-        environment = os.environ | {ENV_PREFIX + "DATA_DIR": folder, ENV_PREFIX + "PORT": "0"}
+        own = {"data_dir": folder, "port": "0", **(settings or {})}
+        environment = os.environ | {ENV_PREFIX + name.upper(): own[name] for name in own}
         command = [sys.executable, "-m", "gateway", "serve"]
         began = time.perf_counter()
         process = subprocess.Popen(
@@ -64,3 +69,12 @@ def _address(process: subprocess.Popen[str], began: float) -> str:
     raise EngineUnavailableError(
         "The gateway to be measured did not start.", fix="Start one by hand: kiki serve --port 0"
     )
+
+
+def cpu_seconds(pid: int) -> float | None:
+    """What the process has used so far; None where the system doesn't say it (not Linux)."""
+    try:
+        threads = list(Path(f"/proc/{pid}/task").iterdir())
+        return sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads) / 1e9
+    except OSError:
+        return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import click
@@ -28,6 +29,28 @@ def pipeline(as_json: bool, requests: int, episodes: int) -> None:
     from gateway.bench.pipeline import measure
 
     _show(lambda progress: measure(requests, episodes, progress), as_json)
+
+
+@command.command("gateway")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
+@click.option(
+    "--seconds", type=click.FloatRange(0.1), default=2.0, show_default=True, help="Of each load."
+)
+@click.option("--connections", type=click.IntRange(1, 1000), default=16, show_default=True)
+@click.option(
+    "--litellm",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="LiteLLM's program, of an environment of its own: pip install 'litellm[proxy]'.",
+)
+def gateway(
+    as_json: bool, rounds: int, seconds: float, connections: int, litellm: Path | None
+) -> None:
+    """What the gateway adds to a server that answers at once, beside a proxy that does nothing."""
+    from gateway.bench.gateway import Sizes, measure
+
+    sizes = Sizes(rounds=rounds, seconds=seconds, connections=connections)
+    _show(lambda progress: measure(sizes, litellm, progress), as_json)
 
 
 @command.command("router")
