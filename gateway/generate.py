@@ -42,7 +42,7 @@ def generator(
 
     async def generate(prompts: Sequence[Prompt]) -> list[ReplyT]:
         with turn.waiting():
-            completions = await complete(engine, [_request(prompt) for prompt in prompts])
+            completions = await complete(engine, [engine_request(prompt) for prompt in prompts])
         replies = []
         for completion in completions:
             turn.usage += completion.usage
@@ -53,7 +53,8 @@ def generator(
     return generate
 
 
-def _request(prompt: Prompt) -> GenerateRequest:
+def engine_request(prompt: Prompt) -> GenerateRequest:
+    """The row of a batch that a prompt is. Its seed is fixed: votes are to be repeatable."""
     messages = tuple(Message(role(name), content) for name, content in prompt.messages)
     mix = Mix.single(prompt.adapter) if prompt.adapter else BASE
     sampling = Sampling(

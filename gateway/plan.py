@@ -46,7 +46,7 @@ def choose(
         name = options.adapter_missing
         return Mount("single", BASE, f"no adapter is loaded for {name}: the base answers", (name,))
     if options.adapters is not None:
-        return _named(options.adapters, options.plan)
+        return _named(options.adapters, options)
     if route is None or route.fallback:
         return Mount("single", BASE, "no domain is active: the base answers")
     shares = [_share(domain, loaded, table, base_only) for domain in route.active]
@@ -58,7 +58,7 @@ def choose(
         missing = ", ".join(share.domain.name for share in bases if not share.lost)
         why = [f"no adapter is loaded for {missing}"] * bool(missing) + lost
         return Mount("single", BASE, f"{'; '.join(why)}: the base answers", names)
-    plan, reason = _plan(options.plan, route, len(ranked), table)
+    plan, reason = _plan(options, route, len(ranked), table)
     if plan == "single" and shares[0].adapter is None:
         first = shares[0]
         why_not = str(first.lost) if first.lost else "no adapter is loaded for it"
@@ -85,28 +85,33 @@ def adapter_of(domain: ActiveDomain, loaded: frozenset[str], table: DomainTable)
     return next((name for name in names if name in loaded), None)
 
 
-def _named(mix: Mix, plan: Plan | None) -> Mount:
+def _named(mix: Mix, options: Options) -> Mount:
     if len(mix.weights) < 2:
         return Mount("single", mix, "named by the caller" if mix else "the base, as asked")
-    if plan == "single":
+    if options.plan == "single":
         ranked = sorted(mix.weights, key=lambda pair: -abs(pair[1]))
         return Mount("single", Mix.of(ranked[:1]), "named by the caller: the strongest one")
-    return Mount(plan or "blend", mix, "named by the caller")
+    plan: Plan = "panel" if options.negotiate else "blend"
+    return Mount(options.plan or plan, mix, "named by the caller")
 
 
 def _plan(
-    forced: Plan | None, route: RouteDecision, adapters: int, table: DomainTable
+    options: Options, route: RouteDecision, adapters: int, table: DomainTable
 ) -> tuple[Plan, str]:
+    forced = options.plan
     if forced == "panel" and adapters < 2:
         return "blend", "a panel needs two adapters"
     if forced:
         return forced, "plan named by the caller"
+    if options.negotiate and adapters > 1:
+        return "panel", "the caller asks for a negotiation"
     first = route.active[0]
     if len(route.active) == 1:
         return "single", f"{first.name} alone is active"
     if route.clear:
         return "single", f"{first.name} is well ahead"
-    if adapters > 1 and all(table.helps_panel(domain.name) for domain in route.active):
+    helps = all(table.helps_panel(domain.name) for domain in route.active)
+    if adapters > 1 and helps and options.negotiate is None:
         return "panel", "close scores, and a panel measured better here"
     return "blend", f"{len(route.active)} domains are active"
 

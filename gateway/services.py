@@ -22,6 +22,7 @@ from gateway.engines import Choice, Machine, build_engine, choose_engine
 from gateway.models import Models
 from gateway.once import Once
 from gateway.pipeline import Pipeline
+from gateway.second_look import SecondLookPolicy
 from gateway.settings import Settings
 from gateway.sleeping import sleeping
 from gateway.stages.antibias import AntibiasStage
@@ -193,9 +194,10 @@ def _pipeline(
     policy = Policy.load(settings.policy_file or SHIPPED_POLICY)
     base = settings.adapters_base or settings.model or engine.capabilities.model
     base_only = policy.verdicts(base)
+    look = SecondLookPolicy(table, settings.second_look_tokens, settings.second_look_seconds)
     return Pipeline(
         route=RouteStage(embedder, conversations, settings.router_threshold),
-        mount=MountStage(engine, table, base_only),
+        mount=MountStage(engine, table, base_only, look),
         recall=RecallStage(
             aeon,
             budget_tokens=settings.recall_tokens,
@@ -203,7 +205,7 @@ def _pipeline(
             count_tokens=embedder.count_tokens,
         ),
         infer=InferStage(engine),
-        negotiate=NegotiateStage(engine, embedder.embed, settings.negotiate_tokens),
+        negotiate=NegotiateStage(engine, embedder.embed, settings.second_look_tokens),
         antibias=AntibiasStage(engine, embedder.embed),
         write=WriteStage(aeon),
     )

@@ -18,6 +18,8 @@ from pydantic_settings import (
 )
 
 from gateway.engine_settings import EngineSettings
+from gateway.named_model import check_model
+from gateway.second_look_settings import SecondLookSettings
 from gateway.store_settings import StoreSettings
 from kiki.errors import SettingsError
 from kiki.names import near
@@ -27,7 +29,16 @@ TEST_PREFIX = "KIKI_TEST_"
 """Variables that name servers to the tests."""
 FILE_VARIABLE = "KIKI_CONFIG"
 DEFAULT_FILE = Path("kiki.toml")
-_SECRETS = frozenset({"neo4j_password", "qdrant_api_key", "vllm_api_key", "cerebellum_api_key"})
+_SECRETS = frozenset(
+    {
+        "neo4j_password",
+        "qdrant_api_key",
+        "vllm_api_key",
+        "cerebellum_api_key",
+        "judge_api_key",
+        "deep_judge_api_key",
+    }
+)
 
 
 def _default_data_dir() -> Path:
@@ -38,7 +49,7 @@ def _default_models_dir() -> Path:
     return Path(platformdirs.user_cache_dir("kiki", appauthor=False)) / "models"
 
 
-class Settings(StoreSettings, EngineSettings):
+class Settings(SecondLookSettings, StoreSettings, EngineSettings):
     """One field a setting; the description is what ``kiki config`` and the docs show."""
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="forbid", frozen=True)
@@ -121,9 +132,6 @@ class Settings(StoreSettings, EngineSettings):
         ge=1,
         description="Episodes that a tenant may keep; sleep deletes the rest, least kept first.",
     )
-    negotiate_tokens: int = Field(
-        2000, ge=0, le=100000, description="Tokens that votes and judgements of a turn may spend."
-    )
     antibias: bool = Field(True, description="Screen answers for bias and revise those found.")
 
     @field_validator("data_dir", "models_dir")
@@ -134,14 +142,7 @@ class Settings(StoreSettings, EngineSettings):
     @field_validator("cerebellum")
     @classmethod
     def _a_decider(cls, named: str) -> str:
-        if named in ("rules", "engine") or named.startswith(("http://", "https://")):
-            return named
-        path = Path(named).expanduser().absolute()
-        if path.suffix != ".gguf":
-            raise ValueError("it is none of rules, engine, the path of a .gguf, an http(s) URL")
-        if not path.is_file():
-            raise ValueError(f"there is no file {path}")
-        return str(path)
+        return check_model(named, ("rules", "engine"))
 
     @model_validator(mode="after")
     def _remote_is_meant(self) -> Settings:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from adapters.engines.base import FinishReason, Message, Sampling, Usage
 from adapters.mix import BASE, Mix
+from kiki.budget import Budget
 from memory import Owner, Recollection
 from routing.router import RouteDecision
 
@@ -32,8 +33,8 @@ class Options:
     threshold: float | None = None
     top_k: int = 4
     memory: bool = True
-    negotiate: bool = True
-    antibias: bool = True
+    negotiate: bool | None = None
+    antibias: bool | None = None
     strip_thinking: bool = True
 
 
@@ -92,6 +93,19 @@ class Mount:
 
 
 @dataclass(frozen=True, slots=True)
+class SecondLook:
+    """Which of stages 5 and 6 look at the answer, and what both together may spend.
+
+    ``deep``: a domain asks for the deep judge.
+    """
+
+    negotiate: bool = False
+    antibias: bool = False
+    deep: bool = False
+    budget: Budget = field(default_factory=lambda: Budget(0, 0.0))
+
+
+@dataclass(frozen=True, slots=True)
 class Answered:
     """One candidate of stage 4."""
 
@@ -122,6 +136,7 @@ class Turn:
     recollection: Recollection | None = None
     prompt: tuple[Message, ...] = ()
     memory: MemoryState = "ok"
+    look: SecondLook = field(default_factory=SecondLook)
     held: bool = False
     candidates: list[Answered] = field(default_factory=list)
     answer: str = ""

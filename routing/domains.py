@@ -48,10 +48,14 @@ class Domain:
 
 @dataclass(frozen=True)
 class DomainTable:
-    """All domains and the meta-intents, checked by `load_domains`."""
+    """All domains and the meta-intents, checked by `load_domains`.
+
+    `deep_judge` are the domains whose panels the deep judge decides, where there is one.
+    """
 
     domains: tuple[Domain, ...]
     intents: tuple[str, ...]
+    deep_judge: frozenset[str] = frozenset()
 
     @cached_property
     def outputs(self) -> tuple[str, ...]:
@@ -122,7 +126,9 @@ def load_domains(path: Path = PACKAGED) -> DomainTable:
     entries = raw.get("domain")
     if not isinstance(entries, list) or not entries:
         raise RoutingError(f"{path} has no domains.", fix="Add [[domain]] entries.")
-    table = DomainTable(tuple(_domain(path, entry, intents) for entry in entries), intents)
+    domains = tuple(_domain(path, entry, intents) for entry in entries)
+    deep = _names(path, "the file", raw, "deep_judge") if "deep_judge" in raw else ()
+    table = DomainTable(domains, intents, frozenset(deep))
     _check(path, table)
     return table
 
@@ -207,7 +213,14 @@ def _check(path: Path, table: DomainTable) -> None:
             raise RoutingError(
                 f"{path}: intent {intent!r} has no domain.", fix="Add it to a domain's intents."
             )
+    for name in sorted(table.deep_judge):
+        table.domain(name)
     for domain in table.domains:
+        if domain.panel and not domain.cognitive.negotiation:
+            raise RoutingError(
+                f"{path}: domain {domain.name!r} has a panel and no negotiation.",
+                fix="Set cognitive.negotiation to true, or panel to false.",
+            )
         namesake = next((other for other in table.domains if other.name == domain.output), None)
         if namesake is not None and namesake.output != domain.output:
             raise RoutingError(

@@ -103,8 +103,8 @@ def _options(body: ChatRequest, served: ServedModel, settings: Settings) -> Opti
         threshold=kiki.threshold,
         top_k=kiki.top_k or 4,
         memory=settings.memory and kiki.memory and not body.raw_mode,
-        negotiate=kiki.negotiate and not body.raw_mode,
-        antibias=settings.antibias and kiki.antibias and not body.raw_mode,
+        negotiate=False if body.raw_mode else kiki.negotiate,
+        antibias=False if body.raw_mode or not settings.antibias else kiki.antibias,
         strip_thinking=body.strip_thinking and kiki.strip_thinking,
     )
 

@@ -56,8 +56,15 @@ class KikiOptions(BaseModel):
     conversation: str | None = Field(None, min_length=1, max_length=200)
     threshold: float | None = Field(None, gt=0, lt=1, description="Router threshold of this turn.")
     top_k: int | None = Field(None, ge=1, le=4, description="Domains at most.")
-    negotiate: bool = True
-    antibias: bool = True
+    negotiate: bool | None = Field(
+        None,
+        description="True: a panel where two adapters are active. False: no votes. Unset: by the "
+        "domain table.",
+    )
+    antibias: bool | None = Field(
+        None,
+        description="True: the answer is reviewed. False: it is not. Unset: by the domain table.",
+    )
     strip_thinking: bool = Field(True, description="Take `<think>` blocks out of the answer.")
 
 

@@ -25,16 +25,22 @@ class AntibiasStage:
         self._embed = embed
 
     async def run(self, turn: Turn, decision: dict[str, object]) -> None:
-        if not turn.ask.options.antibias:
-            decision["skipped"] = "switched off"
+        if not turn.look.antibias:
+            decision["skipped"] = "switched off, by the caller or for this domain"
             return
+        budget = turn.look.budget
+        budget.begin()
+        settings = DEFAULT_SETTINGS if turn.rewritable else _NOTE_ONLY
         found = await review(
             turn.ask.question,
             turn.answer,
             generate=generator(self._engine, turn, Reply),
             embed=self._embed,
-            settings=DEFAULT_SETTINGS if turn.rewritable else _NOTE_ONLY,
+            settings=replace(
+                settings, token_budget=budget.tokens_left, time_budget=budget.seconds_left
+            ),
         )
+        budget.spend(found.tokens)
         if turn.rewritable:
             turn.answer = found.text
         decision |= {
@@ -49,4 +55,5 @@ class AntibiasStage:
             ],
             "tokens": found.tokens,
             "note": found.note,
+            "budget": budget.state(),
         }

@@ -9,6 +9,7 @@ from adapters.engines.base import Engine
 from adapters.policy import BaseOnly
 from antibias.screen import screen_prompt
 from gateway import plan
+from gateway.second_look import SecondLookPolicy
 from gateway.turn import Mount, Turn
 from kiki.errors import UnknownAdapterError
 from kiki.names import near
@@ -21,11 +22,16 @@ class MountStage:
     name = "mount"
 
     def __init__(
-        self, engine: Engine, table: DomainTable, base_only: Mapping[str, BaseOnly]
+        self,
+        engine: Engine,
+        table: DomainTable,
+        base_only: Mapping[str, BaseOnly],
+        policy: SecondLookPolicy,
     ) -> None:
         self._engine = engine
         self._table = table
         self._base_only = base_only
+        self._policy = policy
 
     async def run(self, turn: Turn, decision: dict[str, object]) -> None:
         options = turn.ask.options
@@ -40,7 +46,10 @@ class MountStage:
         chosen = plan.choose(options, turn.route, loaded, self._table, self._base_only)
         mount = self._fitted(chosen)
         turn.mount = mount
-        turn.held = mount.plan == "panel" or (options.antibias and screen_prompt(turn.ask.question))
+        turn.look = self._policy.decide(options, turn.route)
+        turn.held = mount.plan == "panel" or (
+            turn.look.antibias and screen_prompt(turn.ask.question)
+        )
         decision |= {
             "plan": mount.plan,
             "adapters": dict(mount.mix.weights),

@@ -27,7 +27,7 @@ class NegotiateStage:
         if len(turn.candidates) < 2:
             decision["skipped"] = "one candidate"
             return
-        if not turn.ask.options.negotiate:
+        if not turn.look.negotiate:
             decision["skipped"] = "switched off: the strongest adapter's answer is taken"
             return
         verdict = await negotiate(
