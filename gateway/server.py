@@ -14,8 +14,11 @@ from gateway.app import create_app
 from gateway.assets import ModelFiles
 from gateway.services import Services
 from gateway.settings import Settings
+from gateway.supervision import notify, watched
 
 BACKLOG = 2048
+_LINGER_S = 1.0
+_LINGER_STEPS = 100
 
 
 class _Server(uvicorn.Server):
@@ -27,6 +30,21 @@ class _Server(uvicorn.Server):
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self.handle_exit, number, None)
         yield
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stops accepting, and answers those who were accepted and have yet to send a request:
+        under systemd's socket unit the next process answers everyone after them."""
+        for server in self.servers:
+            server.close()
+        for _ in range(_LINGER_STEPS):
+            if not self._unasked():
+                break
+            await asyncio.sleep(_LINGER_S / _LINGER_STEPS)
+        await super().shutdown(sockets)
+
+    def _unasked(self) -> bool:
+        connections = self.server_state.connections
+        return any(getattr(connection, "cycle", self) is None for connection in connections)
 
 
 async def serve(
@@ -51,6 +69,9 @@ async def serve(
         )
         listener.listen(BACKLOG)
         on_ready(services)
-        await _Server(config).serve(sockets=[listener])
+        notify("READY=1")
+        async with watched():
+            await _Server(config).serve(sockets=[listener])
     finally:
+        notify("STOPPING=1")
         await services.stop()

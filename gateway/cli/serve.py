@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from gateway.settings import Settings, load_settings
+from gateway.supervision import inherited_listener
 from kiki.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -61,7 +62,13 @@ def command(
 
 
 def listen(settings: Settings) -> socket.socket:
-    """Take the port first: a port in use is said before anything is loaded."""
+    """Take the port first: a port in use is said before anything is loaded.
+
+    One that systemd's socket unit holds open is taken instead of ``host`` and ``port``.
+    """
+    inherited = inherited_listener()
+    if inherited is not None:
+        return inherited
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     # With the protocol named, asyncio switches Nagle off: it would hold answers back for 40 ms.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
