@@ -13,6 +13,7 @@ from pathlib import Path
 
 from adapters.adapter import Adapter, Refusal
 from adapters.engines.base import Capabilities, Delta, EngineState, GenerateRequest
+from adapters.engines.breaker import CircuitState
 from adapters.engines.child import Child
 from adapters.engines.rows import together
 from adapters.engines.swaps import Swaps
@@ -59,6 +60,7 @@ class VllmEngine:
                 api_key=api_key,
                 load_timeout=config.load_timeout,
                 token_timeout=config.token_timeout,
+                longest_delay=config.probe_interval,
                 swaps=self.swaps,
             )
             for url in config.urls or ("managed",)
@@ -114,6 +116,10 @@ class VllmEngine:
     @property
     def last_delta(self) -> float:
         return max(server.last_token for server in self._replicas.servers)
+
+    @property
+    def circuits(self) -> dict[str, CircuitState]:
+        return {server.label: server.breaker.state for server in self._replicas.servers}
 
     @property
     def servers(self) -> tuple[Upstream, ...]:
@@ -189,7 +195,9 @@ class VllmEngine:
         if self.state != "ready":
             raise self._unavailable()
         rows = [self._row(row, request, shelf) for row, request in enumerate(requests)]
-        async with contextlib.aclosing(together(rows)) as deltas:
+        # vLLM waits for no reader: a row alone needs nobody to read ahead.
+        batch = rows[0] if len(rows) == 1 else together(rows)
+        async with contextlib.aclosing(batch) as deltas:
             async for delta in deltas:
                 yield delta
 
@@ -277,8 +285,9 @@ class VllmEngine:
 
     def _unavailable(self) -> EngineUnavailableError:
         state = self.state
+        waits = [server.breaker.wait for server in self._replicas.servers]
         return EngineUnavailableError(
             "No vLLM server took the request." if state == "ready" else f"The engine is {state}.",
-            retry_after=self._child.retry_after if self._child else self._config.probe_interval,
+            retry_after=self._child.retry_after if self._child else max(1.0, min(waits)),
             fix="Try again shortly; servers that answer again are used again.",
         )

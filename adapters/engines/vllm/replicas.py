@@ -13,8 +13,6 @@ from adapters.engines.vllm.upstream import Upstream
 
 log = logging.getLogger("kiki.adapters")
 
-FIRST_RETRY = 0.5  # seconds until a server that failed is asked again; doubles up to the interval
-
 
 def ranking(key: str, labels: Sequence[str]) -> list[str]:
     """``labels`` in the order in which they should serve ``key``: rendezvous hashing.
@@ -79,10 +77,8 @@ class Replicas:
             await server.close()
 
     async def _watch(self, server: Upstream) -> None:
-        delay = FIRST_RETRY
         while True:
             if server.healthy:
-                delay = FIRST_RETRY
                 await _wait(server.suspect, self._interval)
                 if (
                     not server.suspect.is_set()
@@ -92,8 +88,7 @@ class Replicas:
                 server.suspect.clear()
                 await server.probe()
             else:
-                await asyncio.sleep(delay)
-                delay = min(delay * 2, self._interval)
+                await asyncio.sleep(server.breaker.wait)
                 server.suspect.clear()
                 if await server.connect():
                     log.warning("vLLM at %s answers again", server.url)

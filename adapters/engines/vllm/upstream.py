@@ -10,12 +10,13 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
-
+from adapters.engines.breaker import Breaker
 from adapters.engines.openai_wire import error_of, events
 from adapters.engines.swaps import Swaps
 from adapters.engines.tasks import end_tasks
+from adapters.engines.vllm.connection import TRANSPORT_ERRORS, Answer, Connection
 from adapters.engines.vllm.refusals import (
+    AdapterGoneError,
     ServerLostError,
     is_duplicate,
     load_error,
@@ -26,15 +27,15 @@ from kiki.errors import AdapterError, EngineError, EngineUnavailableError, Promp
 log = logging.getLogger("kiki.adapters")
 
 PROBE_TIMEOUT = 60.0
-CONNECT_TIMEOUT = 2.0
+LONGEST_DELAY = 10.0
 
 
 class Upstream:
     """A server at ``url``. ``label`` stays the same when a restart gives it another address.
 
     ``mixes_base_rows`` says that it calls itself a CPU build (see ``VllmConfig.on_cpu``).
-    ``healthy`` is what the last probe or request showed. ``in_flight`` counts requests,
-    ``loads`` and ``load_seconds`` the adapters that were loaded here.
+    ``breaker`` is what probes and requests showed. ``in_flight`` counts requests, ``loads`` and
+    ``load_seconds`` the adapters that were loaded here.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Upstream:
         api_key: str | None = None,
         load_timeout: float = 120.0,
         token_timeout: float = 300.0,
+        longest_delay: float = LONGEST_DELAY,
         swaps: Swaps | None = None,
     ) -> None:
         self.label = label
@@ -51,7 +53,7 @@ class Upstream:
         self.base = ""
         self.context_tokens = 0
         self.mixes_base_rows = False
-        self.healthy = False
+        self.breaker = Breaker(longest_delay)
         self.in_flight = 0
         self.last_token = float("-inf")
         self.suspect = asyncio.Event()
@@ -60,18 +62,18 @@ class Upstream:
         self._load_timeout = load_timeout
         self._swaps = swaps or Swaps()
         self._loaded: dict[str, asyncio.Task[None]] = {}
-        self._client = httpx.AsyncClient(
-            timeout=httpx.Timeout(token_timeout, connect=CONNECT_TIMEOUT),
-            # A kept connection may be dropped by the server just when it is used again.
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
-            headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
-            trust_env=False,
-        )
+        self._probe_timeout = min(PROBE_TIMEOUT, token_timeout)
+        self._connection = Connection(api_key, token_timeout)
+
+    @property
+    def healthy(self) -> bool:
+        """Whether requests may be sent to it."""
+        return self.breaker.closed
 
     async def close(self) -> None:
         if loads := [load for load in self._loaded.values() if not load.done()]:
             await end_tasks(loads)
-        await self._client.aclose()
+        await self._connection.close()
 
     async def connect(self, url: str | None = None) -> bool:
         """Learn what the server serves and generate a token; False if that fails.
@@ -79,7 +81,7 @@ class Upstream:
         What was loaded before is forgotten: a server that went away came back empty.
         """
         self.url = url or self.url
-        self.healthy = False
+        self.breaker.try_again()
         self._loaded.clear()
         try:
             models = (await self._request("GET", "/v1/models")).json()["data"]
@@ -89,25 +91,41 @@ class Upstream:
             self.mixes_base_rows = "cpu" in str(version)
         except (EngineError, StopIteration, LookupError, TypeError, ValueError) as error:
             log.warning("vLLM at %s doesn't say what it serves: %s", self.url, error)
+            self.breaker.trip()
             return False
         return await self.probe()
 
     async def probe(self) -> bool:
-        """Generate one token; ``/health`` was seen to answer 200 after the engine had died."""
+        """Generate one token; ``/health`` was seen to answer 200 after the engine had died.
+
+        Where none comes in time, and no other request gets one either, the server hangs: all that
+        wait for it fail.
+        """
         body = {
             "model": self.base,
             "messages": [{"role": "user", "content": "hi"}],
             "max_tokens": 1,
         }
+        began = time.monotonic()
         try:
-            answer = (
-                await self._request("POST", "/v1/chat/completions", body, PROBE_TIMEOUT)
-            ).json()
-            self.healthy = int(answer["usage"]["completion_tokens"]) >= 1
-        except (EngineError, LookupError, TypeError, ValueError) as error:
-            log.warning("vLLM at %s generated no token: %s", self.url, error)
-            self.healthy = False
-        return self.healthy
+            answer = await self._connection.ask(
+                "POST", self.url + "/v1/chat/completions", body, self._probe_timeout
+            )
+            if int(answer.json()["usage"]["completion_tokens"]) < 1:
+                raise ValueError("it counted none")
+        except TimeoutError:
+            if self.last_token < began:
+                log.warning("vLLM at %s hangs: no token in %.0f s", self.url, self._probe_timeout)
+                self.breaker.trip()
+                self._connection.abandon()
+                return False
+        except (*TRANSPORT_ERRORS, LookupError, TypeError, ValueError) as error:
+            log.warning("vLLM at %s generated no token: %r", self.url, error)
+            self.breaker.trip()
+            return False
+        if not self.healthy:
+            self.breaker.reset()
+        return True
 
     async def ensure(
         self, name: str, path: Path, check: Callable[[], None] | None = None
@@ -167,25 +185,44 @@ class Upstream:
         Raises what ``refusals`` makes of an error, ServerLostError where the connection breaks.
         """
         try:
-            async with self._client.stream(
-                "POST", self.url + "/v1/chat/completions", json=body
-            ) as response:
-                if response.status_code != 200:
-                    error = error_of(await response.aread())
-                    raise await self._judge(response.status_code, error, body)
-                yield self._watched(events(response.aiter_bytes()))
-        except httpx.ReadTimeout as error:
-            self.suspect.set()
+            async with self._connection.stream(self.url + "/v1/chat/completions", body) as response:
+                if response.status != 200:
+                    error = error_of(await response.read())
+                    raise await self._judge(response.status, error, body)
+                if response.content_type != "text/event-stream":
+                    raise EngineError(
+                        f"vLLM at {self.url} answered with {response.content_type}, not a stream.",
+                        fix="Check that vllm_urls names vLLM servers, and nothing in between.",
+                    )
+                yield self._watched(events(response.content.iter_any()))
+            self.breaker.succeed()
+        except TimeoutError as error:
+            if not self.healthy:  # a probe has found that it hangs
+                raise self._lost(error) from error
+            self._failed()
             raise EngineError(f"vLLM at {self.url} gave no token in time.") from error
-        except httpx.TransportError as error:
+        except TRANSPORT_ERRORS as error:
             raise self._lost(error) from error
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            self._failed()
+            raise EngineError(
+                f"vLLM at {self.url} sent something that is no piece of an answer: {error!r}."
+            ) from error
+        except AdapterGoneError:
+            raise
+        except EngineError:
+            self._failed()
+            raise
+
+    def _failed(self) -> None:
+        self.breaker.fail()
+        self.suspect.set()
 
     async def _watched(
         self, chunks: AsyncIterator[dict[str, Any]]
     ) -> AsyncIterator[dict[str, Any]]:
         async for chunk in chunks:
             if "error" in chunk:
-                self.suspect.set()
                 raise EngineUnavailableError(
                     f"vLLM failed in the middle of the answer: {chunk['error'].get('message')}"
                 )
@@ -213,19 +250,19 @@ class Upstream:
         started = time.monotonic()
         body = {"lora_name": name, "lora_path": str(path)}
         try:
-            response = await self._client.post(
-                self.url + "/v1/load_lora_adapter", json=body, timeout=self._load_timeout
+            response = await self._connection.ask(
+                "POST", self.url + "/v1/load_lora_adapter", body, self._load_timeout
             )
-        except httpx.ReadTimeout as error:
+        except TimeoutError as error:
             self.suspect.set()
             raise EngineError(f"vLLM at {self.url} didn't load {name} in time.") from error
-        except httpx.TransportError as error:
+        except TRANSPORT_ERRORS as error:
             raise self._lost(error) from error
-        answer = error_of(response.content)
+        answer = error_of(response.body)
         # A load whose answer was lost, or another gateway's of the same name: names are versions.
-        if response.status_code != 200 and not is_duplicate(response.status_code, answer):
-            failure = load_error(response.status_code, answer, name, path)
-            if response.status_code >= 500 and not await self.probe():
+        if response.status != 200 and not is_duplicate(response.status, answer):
+            failure = load_error(response.status, answer, name, path)
+            if response.status >= 500 and not await self.probe():
                 raise self._lost(failure)
             raise failure
         try:
@@ -245,19 +282,18 @@ class Upstream:
 
     async def _request(
         self, method: str, path: str, body: dict[str, Any] | None = None, seconds: float = 10.0
-    ) -> httpx.Response:
+    ) -> Answer:
         try:
-            async with asyncio.timeout(seconds):
-                response = await self._client.request(method, self.url + path, json=body)
-        except (httpx.TransportError, TimeoutError) as error:
+            answer = await self._connection.ask(method, self.url + path, body, seconds)
+        except (*TRANSPORT_ERRORS, TimeoutError) as error:
             raise self._lost(error) from error
-        if response.status_code != 200:
-            message = error_of(response.content).get("message")
-            raise EngineError(f"{path} answered {response.status_code}: {message}")
-        return response
+        if answer.status != 200:
+            message = error_of(answer.body).get("message")
+            raise EngineError(f"{path} answered {answer.status}: {message}")
+        return answer
 
     def _lost(self, error: Exception) -> ServerLostError:
-        self.healthy = False
+        self.breaker.trip()
         self.suspect.set()
         detail = str(error) or type(error).__name__
         return ServerLostError(
