@@ -6,10 +6,11 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 
 from adapters.adapter import Adapter, Refusal
-from adapters.engines.base import Capabilities, Delta, EngineState, GenerateRequest
+from adapters.engines.base import Capabilities, Delta, EngineState, GenerateRequest, Token
 from adapters.engines.llamacpp.files import AdapterFiles, AdapterSet
 from adapters.engines.llamacpp.precision import DEFAULT, Precision
 from adapters.engines.llamacpp.replica import Replica
@@ -66,7 +67,15 @@ class LlamaCppEngine:
 
     @property
     def capabilities(self) -> Capabilities:
-        return self._capabilities
+        if self._replica is None:
+            return self._capabilities
+        template = self._replica.template
+        return replace(
+            self._capabilities,
+            tools=template.tools,
+            variables=template.variables,
+            vocabulary=template.vocabulary,
+        )
 
     @property
     def adapters(self) -> tuple[str, ...]:
@@ -135,6 +144,11 @@ class LlamaCppEngine:
         async with aclosing(self._replica.generate(requests)) as deltas:
             async for delta in deltas:
                 yield delta
+
+    async def tokenize(self, request: GenerateRequest, *, answer: bool = True) -> list[Token]:
+        if self._replica is None:
+            raise EngineUnavailableError("The engine is stopped.")
+        return await self._replica.tokenize(request, answer=answer)
 
     def _check_running(self) -> None:
         if self._stopped:

@@ -12,16 +12,30 @@ from typing import Any
 import anyio
 import httpx
 
-from adapters.engines.base import Delta, EngineState, GenerateRequest, Message, Sampling, Usage
+from adapters.engines.base import (
+    Delta,
+    EngineState,
+    GenerateRequest,
+    Message,
+    Sampling,
+    Token,
+    Usage,
+)
 from adapters.engines.child import Child
 from adapters.engines.llamacpp.files import AdapterSet
 from adapters.engines.llamacpp.server import ServerSpec
+from adapters.engines.llamacpp.template import Template
 from adapters.engines.llamacpp.turns import Turns
 from adapters.engines.openai_wire import (
+    CHAT,
+    blamed,
+    calls_of,
     error_of,
     events,
+    finish_of,
     logprobs_of,
-    message_fields,
+    path_of,
+    prompt_fields,
     sampling_fields,
     usage_of,
 )
@@ -48,6 +62,8 @@ class Replica:
         self.adapters = adapters
         self.child = Child(spec.program(), self._probe, start_timeout=start_timeout)
         self.last_delta = float("-inf")
+        self.template = Template()
+        self._context_tokens = spec.context_tokens
         self._ids = {name: number for number, name in enumerate(adapters.files)}
         self._turns = Turns(spec.slots)
         self._unfinished: set[object] = set()
@@ -94,7 +110,7 @@ class Replica:
         self._unfinished.update(marks)
         try:
             rows = [
-                self._marked(mark, self._row(row, request.mix, body))
+                self._marked(mark, self._row(row, request, body))
                 for row, (mark, request, body) in enumerate(
                     zip(marks, requests, bodies, strict=True)
                 )
@@ -121,8 +137,8 @@ class Replica:
             self._idle.set()
 
     def _body(self, request: GenerateRequest) -> dict[str, Any]:
-        return {
-            "messages": message_fields(request.messages),
+        body = {
+            **prompt_fields(request),
             "lora": self._scales(request.mix),
             "cache_prompt": _is_conversation(request.messages),
             "stream": True,
@@ -130,6 +146,11 @@ class Replica:
             "reasoning_format": "none",
             **sampling_fields(request.sampling),
         }
+        if request.sampling.presence_penalty or request.sampling.frequency_penalty:
+            body["repeat_last_n"] = self._context_tokens  # not the last 64 tokens alone
+        if request.prompt is not None and "top_logprobs" in body:
+            body["logprobs"] = body.pop("top_logprobs")
+        return body
 
     def _scales(self, mix: Mix) -> list[dict[str, float]]:
         weights = dict(mix.weights)
@@ -142,38 +163,66 @@ class Replica:
             )
         return [{"id": i, "scale": weights.get(name, 0.0)} for name, i in self._ids.items()]
 
-    async def _row(self, row: int, mix: Mix, body: dict[str, Any]) -> AsyncGenerator[Delta, None]:
+    async def _row(
+        self, row: int, request: GenerateRequest, body: dict[str, Any]
+    ) -> AsyncGenerator[Delta, None]:
         finish: str | None = None
         usage = Usage()
-        async with self._turns.turn(mix), self._stream(body) as chunks:
+        path = path_of(request)
+        async with self._turns.turn(request.mix), self._stream(path, body) as chunks:
             async for chunk in events(chunks):
                 if "error" in chunk:
-                    raise _engine_error(chunk["error"])
+                    raise _engine_error(chunk["error"], body)
                 if chunk.get("usage"):
                     usage = usage_of(chunk["usage"])
                 for choice in chunk["choices"]:
                     finish = choice["finish_reason"] or finish
-                    text = choice["delta"].get("content") or ""
+                    delta = choice.get("delta") or {}
+                    text = delta.get("content") or choice.get("text") or ""
+                    calls = calls_of(delta)
                     logprobs = logprobs_of(choice.get("logprobs"))
                     self.last_delta = time.monotonic()
-                    if text or logprobs:
-                        yield Delta(row, text, logprobs)
+                    if text or logprobs or calls:
+                        yield Delta(row, text, logprobs, calls=calls)
         if finish is None:
             raise EngineUnavailableError("The engine ended in the middle of the answer.")
-        yield Delta(row, finish_reason="length" if finish == "length" else "stop", usage=usage)
+        yield Delta(row, finish_reason=finish_of(finish), usage=usage)
 
     @contextlib.asynccontextmanager
-    async def _stream(self, body: dict[str, Any]) -> AsyncIterator[AsyncIterator[bytes]]:
-        url = self.child.url + "/v1/chat/completions"
+    async def _stream(self, path: str, body: dict[str, Any]) -> AsyncIterator[AsyncIterator[bytes]]:
         try:
-            async with self._client.stream("POST", url, json=body) as response:
+            async with self._client.stream("POST", self.child.url + path, json=body) as response:
                 if response.status_code != 200:
-                    raise _engine_error(error_of(await response.aread()))
+                    raise _engine_error(error_of(await response.aread()), body)
                 yield response.aiter_bytes()
         except httpx.ReadTimeout as error:
             raise EngineError("The engine gave no token for 300 s.") from error
         except httpx.TransportError as error:
             raise self._unavailable() from error
+
+    async def tokenize(self, request: GenerateRequest, *, answer: bool) -> list[Token]:
+        if self.state != "ready":
+            raise self._unavailable()
+        try:
+            text = request.prompt
+            if text is None:
+                rendered = await self._post(
+                    "/apply-template", prompt_fields(request) | {"add_generation_prompt": answer}
+                )
+                text = str(rendered["prompt"])
+            # A template writes its own opening token.
+            fields = {"content": text, "add_special": request.prompt is not None}
+            found = await self._post("/tokenize", fields | {"with_pieces": True})
+        except httpx.TransportError as error:
+            raise self._unavailable() from error
+        return [Token(token["id"], _piece(token["piece"])) for token in found["tokens"]]
+
+    async def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        response = await self._client.post(self.child.url + path, json=body)
+        if response.status_code != 200:
+            raise _engine_error(error_of(response.content), body)
+        answer: dict[str, Any] = response.json()
+        return answer
 
     async def _probe(self, url: str) -> bool:
         """Whether one token comes, under the mix whose turn it is: any other would wait for it."""
@@ -182,7 +231,9 @@ class Replica:
         body = self._body(request) | {"stream": False, "stream_options": None}
         try:
             async with asyncio.timeout(60):
-                response = await self._client.post(url + "/v1/chat/completions", json=body)
+                if not self.template.known:
+                    self.template = await Template.read(self._client, url)
+                response = await self._client.post(url + CHAT, json=body)
         except (httpx.TransportError, TimeoutError):
             return False
         return response.status_code == 200 and response.json()["usage"]["completion_tokens"] >= 1
@@ -206,7 +257,12 @@ def _is_conversation(messages: Sequence[Message]) -> bool:
     return any(message.role == "assistant" for message in messages)
 
 
-def _engine_error(error: dict[str, Any]) -> EngineError | RequestError:
+def _piece(piece: str | list[int]) -> str:
+    """A token's text; llama.cpp gives bytes for one that is no whole character."""
+    return piece if isinstance(piece, str) else bytes(piece).decode(errors="replace")
+
+
+def _engine_error(error: dict[str, Any], body: dict[str, Any]) -> EngineError | RequestError:
     message = str(error.get("message", error))
     if error.get("type") == "exceed_context_size_error":
         return PromptTooLongError(
@@ -216,7 +272,7 @@ def _engine_error(error: dict[str, Any]) -> EngineError | RequestError:
             fix="Send fewer or shorter messages.",
         )
     if error.get("code") == 400:
-        return RequestError(f"The engine refused the request: {message}")
+        return RequestError(f"The engine refused the request: {message}", param=blamed(body))
     if error.get("code") == 503:
         return EngineUnavailableError(f"The engine is not ready: {message}")
     return EngineError(f"The engine failed: {message}")

@@ -14,7 +14,7 @@ from adapters.engines.mlx.cache import KvCache
 from adapters.engines.mlx.model import Base
 from adapters.engines.mlx.prefill import Prefill
 from adapters.engines.mlx.rows import Row
-from adapters.engines.mlx.sampling import make_sampler
+from adapters.engines.mlx.sampling import make_processors, make_sampler
 from adapters.mix import Mix
 
 
@@ -27,7 +27,9 @@ class RowBatch(GenerationBatch):
         self._single = single
         self.mixes: dict[int, Mix] = {row: job.mix}
         cache = prefill.cache if single else [layer.merge([layer]) for layer in prefill.cache]
-        grammar = job.prompt.grammar
+        processors = make_processors(job.sampling, base.config.context_tokens)
+        if job.prompt.grammar:
+            processors.append(job.prompt.grammar)
         super().__init__(
             model=base.model,
             uids=[row],
@@ -36,7 +38,7 @@ class RowBatch(GenerationBatch):
             tokens=[job.prompt.tokens[:-1]],
             samplers=[make_sampler(job.sampling)],
             fallback_sampler=greedy_sampler,
-            logits_processors=[[grammar] if grammar else []],
+            logits_processors=[processors],
             stop_sequences=[base.ends],
             max_tokens=[job.max_tokens],
         )

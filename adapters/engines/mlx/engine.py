@@ -21,6 +21,7 @@ from adapters.engines.base import (
     GenerateRequest,
     Message,
     Sampling,
+    Token,
 )
 from adapters.engines.child import FIRST_DELAY, LONGEST_DELAY
 from adapters.engines.mlx.config import MlxConfig
@@ -135,6 +136,11 @@ class MlxEngine:
             async for delta in deltas:
                 yield delta
 
+    async def tokenize(self, request: GenerateRequest, *, answer: bool = True) -> list[Token]:
+        if self._worker is None or self._prompts is None:
+            raise self._unavailable()
+        return await self._worker.render(partial(self._prompts.tokenize, answer=answer), request)
+
     async def _rows(
         self, requests: Sequence[GenerateRequest], adapters: Sequence[Mapping[str, Adapter]]
     ) -> AsyncGenerator[Delta, None]:
@@ -216,7 +222,12 @@ class MlxEngine:
         try:
             runner = await asyncio.wrap_future(worker.start())
             self._prompts = runner.prompts()
-            self._capabilities = replace(self._capabilities, slots=runner.slots)
+            self._capabilities = replace(
+                self._capabilities,
+                slots=runner.slots,
+                variables=self._prompts.variables,
+                vocabulary=self._prompts.vocabulary,
+            )
             async with self._changing:
                 self._runner = runner
                 self.refused = await self._serve(runner, worker)

@@ -39,8 +39,9 @@ class Row:
         text, stopped = self._stop.feed(self._text(token, finish))
         if finish and not stopped:
             text += self._stop.rest()
-        wanted = self.job.sampling.top_logprobs if finish != "stop" else 0
-        entries = (self._entry(token, logprobs, wanted),) if wanted else ()
+        sampling = self.job.sampling
+        wanted = (sampling.logprobs or sampling.top_logprobs > 0) and finish != "stop"
+        entries = (self._entry(token, logprobs, sampling.top_logprobs),) if wanted else ()
         if text or entries:
             self.job.emit(Delta(self.job.row, text, entries))
         finish = "stop" if stopped else finish
@@ -69,7 +70,7 @@ class Row:
         values = np.array(logprobs.astype(mx.float32), np.float64)
         # MLX sums a vocabulary in float32; on a CPU that is off by 1e-4.
         values -= np.log(np.exp(values).sum())
-        likeliest = np.argpartition(-values, top - 1)[:top]
+        likeliest = np.argpartition(-values, max(top - 1, 0))[:top]
         ranked = likeliest[np.argsort(-values[likeliest], kind="stable")]
         # What a grammar forbids has no finite logarithm, and no place in JSON.
         return TokenLogprob(

@@ -5,7 +5,13 @@ from __future__ import annotations
 import secrets
 
 import mlx.core as mx
-from mlx_lm.sample_utils import Sampler, apply_top_p, greedy_sampler
+from mlx_lm.sample_utils import (
+    LogitsProcessor,
+    Sampler,
+    apply_top_p,
+    greedy_sampler,
+    make_logits_processors,
+)
 
 from adapters.engines.base import Sampling
 
@@ -18,6 +24,17 @@ def make_sampler(sampling: Sampling) -> Sampler:
     if sampling.temperature <= 0 or sampling.top_p <= 0:
         return greedy_sampler
     return SeededSampler(sampling)
+
+
+def make_processors(sampling: Sampling, context_tokens: int) -> list[LogitsProcessor]:
+    """What changes a row's logits before a token is chosen; penalties see the prompt too."""
+    return make_logits_processors(
+        logit_bias=dict(sampling.logit_bias) or None,
+        presence_penalty=sampling.presence_penalty or None,
+        presence_context_size=context_tokens,
+        frequency_penalty=sampling.frequency_penalty or None,
+        frequency_context_size=context_tokens,
+    )
 
 
 class SeededSampler:

@@ -18,7 +18,6 @@ from kiki.errors import EngineUnavailableError
 if TYPE_CHECKING:
     from adapters.adapter import Adapter
     from adapters.engines.base import GenerateRequest
-    from adapters.engines.mlx.job import Prompt
     from adapters.engines.mlx.runner import Runner
     from adapters.engines.mlx.terms import Prepared
 
@@ -78,9 +77,7 @@ class Worker:
         """Run what reads adapters from disk. Raises EngineUnavailableError once it has ended."""
         return await asyncio.wrap_future(_submit(self._reading, function, adapter))
 
-    async def render(
-        self, function: Callable[[GenerateRequest], Prompt], request: GenerateRequest
-    ) -> Prompt:
+    async def render(self, function: Callable[[GenerateRequest], R], request: GenerateRequest) -> R:
         """Run what makes prompts. Raises EngineUnavailableError once it has ended."""
         return await asyncio.wrap_future(_submit(self._rendering, function, request))
 

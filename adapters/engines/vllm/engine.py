@@ -12,9 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from adapters.adapter import Adapter, Refusal
-from adapters.engines.base import Capabilities, Delta, EngineState, GenerateRequest
+from adapters.engines.base import Capabilities, Delta, EngineState, GenerateRequest, Token
 from adapters.engines.breaker import CircuitState
 from adapters.engines.child import Child
+from adapters.engines.openai_wire import prompt_fields
 from adapters.engines.rows import together
 from adapters.engines.swaps import Swaps
 from adapters.engines.vllm.base_model import BaseModel
@@ -156,7 +157,8 @@ class VllmEngine:
                     )
                 await self._unload_leftovers()
             context = min(server.context_tokens for server in self._replicas.healthy)
-            self._capabilities = replace(self._capabilities, context_tokens=context)
+            tools = all(server.tools for server in self._replicas.healthy)
+            self._capabilities = replace(self._capabilities, context_tokens=context, tools=tools)
             self._replicas.watch()
         except BaseException:
             await self.stop()
@@ -200,6 +202,15 @@ class VllmEngine:
         async with contextlib.aclosing(batch) as deltas:
             async for delta in deltas:
                 yield delta
+
+    async def tokenize(self, request: GenerateRequest, *, answer: bool = True) -> list[Token]:
+        server = self._replicas.choose(None, set())
+        if server is None:
+            raise self._unavailable()
+        fields = prompt_fields(request)
+        if request.prompt is None:
+            fields["add_generation_prompt"] = answer
+        return await server.tokenize(fields)
 
     async def _row(
         self, row: int, request: GenerateRequest, shelf: Shelf

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from adapters.engines.openai_wire import blamed
 from kiki.errors import (
     EngineError,
     EngineUnavailableError,
@@ -25,8 +26,9 @@ class AdapterGoneError(EngineError):
     """The server doesn't have the adapter: it was restarted, or someone unloaded it."""
 
 
-def refusal(status: int, error: dict[str, Any], model: str) -> EngineError | RequestError:
-    """The error to raise for a chat request that ``model`` (a base or adapter) was asked for."""
+def refusal(status: int, error: dict[str, Any], body: dict[str, Any]) -> EngineError | RequestError:
+    """The error to raise for a request; its ``model`` is the base or an adapter."""
+    model = body["model"]
     message = str(error.get("message", error))
     if status == 404 and model in message:
         return AdapterGoneError(f"vLLM doesn't have {model!r}: {message}")
@@ -37,7 +39,7 @@ def refusal(status: int, error: dict[str, Any], model: str) -> EngineError | Req
             f"vLLM refused the key: {message}", fix="Set vllm_api_key to the server's --api-key."
         )
     if status == 400:
-        return RequestError(f"The engine refused the request: {message}")
+        return RequestError(f"The engine refused the request: {message}", param=blamed(body))
     if status == 503:
         return EngineUnavailableError(f"The engine is not ready: {message}")
     return EngineError(f"The engine failed: {message}")

@@ -5,8 +5,15 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
-from adapters.engines.base import Delta, FinishReason, GenerateRequest, Usage
-from adapters.engines.openai_wire import logprobs_of, message_fields, sampling_fields, usage_of
+from adapters.engines.base import Delta, GenerateRequest, Usage
+from adapters.engines.openai_wire import (
+    calls_of,
+    finish_of,
+    logprobs_of,
+    prompt_fields,
+    sampling_fields,
+    usage_of,
+)
 from kiki.errors import EngineUnavailableError
 
 OPEN, CLOSE = "<think>", "</think>"
@@ -15,7 +22,7 @@ OPEN, CLOSE = "<think>", "</think>"
 def body_of(request: GenerateRequest, context_tokens: int) -> dict[str, Any]:
     """The request without its ``model``."""
     body: dict[str, Any] = {
-        "messages": message_fields(request.messages),
+        **prompt_fields(request),
         "stream": True,
         "stream_options": {"include_usage": True},
         # The model's generation_config.json would else decide.
@@ -24,6 +31,8 @@ def body_of(request: GenerateRequest, context_tokens: int) -> dict[str, Any]:
     }
     # vLLM shortens the answer to what the prompt leaves, but refuses a limit above the context.
     body["max_tokens"] = min(request.sampling.max_tokens, context_tokens)
+    if request.prompt is not None and "top_logprobs" in body:
+        body["logprobs"] = body.pop("top_logprobs")
     return body
 
 
@@ -41,8 +50,9 @@ async def deltas_of(row: int, chunks: AsyncIterator[dict[str, Any]]) -> AsyncGen
             usage = usage_of(chunk["usage"])
         for choice in chunk["choices"]:
             finish = choice.get("finish_reason") or finish
-            delta = choice["delta"]
+            delta = choice.get("delta") or {}
             reasoning, content = delta.get("reasoning") or "", delta.get("content") or ""
+            content = content or choice.get("text") or ""
             text = ""
             if reasoning:
                 text = reasoning if thinking else OPEN + reasoning
@@ -50,10 +60,10 @@ async def deltas_of(row: int, chunks: AsyncIterator[dict[str, Any]]) -> AsyncGen
             if content:
                 text += CLOSE + content if thinking else content
                 thinking = False
+            calls = calls_of(delta)
             logprobs = logprobs_of(choice.get("logprobs"))
-            if text or logprobs:
-                yield Delta(row, text, logprobs)
+            if text or logprobs or calls:
+                yield Delta(row, text, logprobs, calls=calls)
     if finish is None or finish == "abort":
         raise EngineUnavailableError("vLLM ended in the middle of the answer.")
-    reason: FinishReason = "length" if finish == "length" else "stop"
-    yield Delta(row, finish_reason=reason, usage=usage)
+    yield Delta(row, finish_reason=finish_of(finish), usage=usage)
