@@ -17,6 +17,7 @@
     sleep.py      conflicts, summaries, eviction, limits
     rights.py     an owner sees, corrects, takes along and deletes what is theirs
     removals.py   what was deleted from the journal, by id, for the stores to follow
+    versions.py   which copy of an episode is the newest, where gateways share a store
     aeon.py       all of it behind one class
 
 Everything is kept and searched per `Owner` (tenant and user); nothing crosses one.

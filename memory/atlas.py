@@ -22,13 +22,15 @@ _NAMESPACE = uuid.UUID("5f0e9f63-36c4-4a4c-9d7a-0a4f4e6b8f11")
 class VectorPoint:
     """An episode's vector: float32, unit length, of the store's dimension.
 
-    ``record`` is the episode as JSON, for a store that other journals share.
+    ``record`` is the episode as JSON and ``written`` its version (`memory.versions`), for a store
+    that other journals share.
     """
 
     id: str
     owner: Owner
     vector: NDArray[np.float32]
     record: str = ""
+    written: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +43,13 @@ class VectorHit:
 
 @dataclass(frozen=True, slots=True)
 class Removed:
-    """An episode that was deleted, at ``at`` (microseconds since 1970)."""
+    """What was deleted: every copy whose version is ``until`` or less (`memory.versions`). ``at``
+    is when the other gateways were told, in microseconds since 1970."""
 
     id: str
     owner: Owner
-    at: int
+    until: int
+    at: int = 0
 
 
 class VectorStore(Protocol):
@@ -63,7 +67,10 @@ class VectorStore(Protocol):
         """Whether other processes, with journals of their own, write here too."""
         ...
 
-    def upsert(self, points: Sequence[VectorPoint]) -> None: ...
+    def upsert(self, points: Sequence[VectorPoint]) -> None:
+        """Puts the points in the place of their owner's of the same ids; in a shared store one
+        that is older than what is there is left out."""
+        ...
 
     def search(
         self,
@@ -77,7 +84,9 @@ class VectorStore(Protocol):
         """The owner's points among ``ids``, with their records, where the store is shared."""
         ...
 
-    def delete(self, ids: Collection[str]) -> None: ...
+    def delete(self, removed: Sequence[Removed]) -> None:
+        """In a shared store what is newer than its removal stays."""
+        ...
 
     def publish(self, removed: Sequence[Removed]) -> None:
         """Tells the other gateways of a shared store what was deleted for good; a note outlives
@@ -100,9 +109,9 @@ class VectorStore(Protocol):
     def close(self) -> None: ...
 
 
-def point_id(id_: str) -> str:
-    """The engine takes UUIDs only."""
-    return str(uuid.uuid5(_NAMESPACE, id_))
+def point_id(owner: Owner, id_: str) -> str:
+    """The engine takes UUIDs only; two owners may use the same id."""
+    return str(uuid.uuid5(_NAMESPACE, json.dumps([owner.tenant, owner.user, id_])))
 
 
 def owner_key(owner: Owner) -> str:

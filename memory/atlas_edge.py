@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("kiki.memory")
 
 # A store of another format is made anew from the journal, which needs no model.
-_FORMAT = 2
+_FORMAT = 3
 # So many times the hits asked for are found by the 2-bit codes, then scored by the vectors.
 OVERSAMPLING = 8.0
 # The engine writes through sparse mapped files, and a page that finds no block on the disk ends
@@ -135,7 +135,7 @@ class EdgeAtlas:
 
         batch = [
             qdrant.Point(
-                point_id(point.id),
+                point_id(point.owner, point.id),
                 point.vector.tolist(),
                 {"id": point.id, "owner": owner_key(point.owner)},
             )
@@ -181,10 +181,10 @@ class EdgeAtlas:
     def verify(self) -> None:
         """Nothing: the folder is this process's alone."""
 
-    def delete(self, ids: Collection[str]) -> None:
+    def delete(self, removed: Sequence[Removed]) -> None:
         import qdrant_edge as qdrant
 
-        points: list[Any] = [point_id(id_) for id_ in ids]
+        points: list[Any] = [point_id(one.owner, one.id) for one in removed]
         with self._write_lock, self._named_errors():
             self._need_room()
             self._shard.update(qdrant.UpdateOperation.delete_points(points))
@@ -231,5 +231,5 @@ def _owned_by(owner: Owner, exclude: Collection[str]) -> Filter:
     must: list[Any] = [qdrant.FieldCondition("owner", match=qdrant.MatchValue(owner_key(owner)))]
     if not exclude:
         return qdrant.Filter(must=must)
-    excluded: set[Any] = {point_id(id_) for id_ in exclude}
+    excluded: set[Any] = {point_id(owner, id_) for id_ in exclude}
     return qdrant.Filter(must=must, must_not=[qdrant.HasIdCondition(excluded)])

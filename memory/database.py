@@ -87,11 +87,12 @@ class Database:
             raise StoreError(
                 f"{self.path} has format {found}; this program reads {version}.", fix=self._fix
             )
+        if found:
+            # Formats before this one left deleted texts in free pages. First, because a file that
+            # has the new format is not looked at again.
+            self._writer.execute("VACUUM")
         script = "".join(upgrades[found - version :]) if found else schema
         self._writer.executescript(f"BEGIN IMMEDIATE;{script}PRAGMA user_version={version};COMMIT;")
-        if found:
-            # Formats before this one left deleted texts in free pages.
-            self._writer.execute("VACUUM")
 
     @contextmanager
     def write(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:

@@ -11,30 +11,44 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from memory import versions
 from memory.database import from_stamp, to_half, to_stamp, to_vector
 from memory.episode import NEXT_TURN, Episode, Owner
 
-COLUMNS = (
-    "seq, id, tenant, user, conversation, turn, user_text, answer_text, domains, adapters,"
-    " created, status, embedding, vector"
+EPISODE = (
+    "id, tenant, user, conversation, turn, user_text, answer_text, domains, adapters, created,"
+    " status"
 )
+COLUMNS = f"{EPISODE}, seq, embedding, vector, written"
+_INSERTED = f"{EPISODE}, embedding, vector, written"
 
 
 @dataclass(frozen=True, slots=True)
 class JournalRow:
-    """An episode with its place in the journal and the float32 vector of its user text; none
-    when it was written without one, or another embedding model made it."""
+    """An episode with its place in the journal, the float32 vector of its user text (none when it
+    was written without one, or another embedding model made it), and its version
+    (`memory.versions`)."""
 
     seq: int
     episode: Episode
     vector: NDArray[np.float32] | None
+    written: int
 
 
 def to_row(columns: tuple[Any, ...], embedding_id: str) -> JournalRow:
     """A row of `COLUMNS`; its vector where ``embedding_id`` made it."""
-    seq, id_, tenant, user, conversation, turn, user_text, answer_text = columns[:8]
-    domains, adapters, created, status, embedding, blob = columns[8:]
-    episode = Episode(
+    seq, embedding, blob, written = columns[-4:]
+    vector = None
+    if blob is not None and embedding == embedding_id:
+        vector = to_vector(blob)
+    return JournalRow(seq, to_episode(columns[:-4]), vector, written)
+
+
+def to_episode(columns: tuple[Any, ...]) -> Episode:
+    """A row of `EPISODE`."""
+    id_, tenant, user, conversation, turn, user_text, answer_text = columns[:7]
+    domains, adapters, created, status = columns[7:]
+    return Episode(
         id=id_,
         tenant=tenant,
         user=user,
@@ -47,10 +61,6 @@ def to_row(columns: tuple[Any, ...], embedding_id: str) -> JournalRow:
         created=from_stamp(created),
         status=status,
     )
-    vector = None
-    if blob is not None and embedding == embedding_id:
-        vector = to_vector(blob)
-    return JournalRow(seq, episode, vector)
 
 
 def owned_id(owner: Owner, id_: str) -> str:
@@ -79,7 +89,11 @@ def insert(
     episode: Episode,
     vector: NDArray[np.float32] | None,
     embedding_id: str,
+    written: int | None = None,
 ) -> None:
+    """``written`` is the version of a copy; what is new here gets one."""
+    if written is None:
+        written = versions.to_write(db, episode.owner, episode.id)
     if episode.turn == NEXT_TURN:
         last = db.execute(
             "SELECT ifnull(max(turn), -1) FROM episode"
@@ -88,8 +102,8 @@ def insert(
         ).fetchone()[0]
         episode = replace(episode, turn=last + 1)
     db.execute(
-        f"INSERT INTO episode ({COLUMNS}) VALUES (NULL{', ?' * 13})",
-        _to_columns(episode, vector, embedding_id),
+        f"INSERT INTO episode ({_INSERTED}) VALUES ({', '.join('?' * 14)})",
+        (*_to_columns(episode, vector, embedding_id), written),
     )
 
 

@@ -9,7 +9,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from memory import episode_rows, fact_log, pages, removals, reply_log, summary_log, turns
+from memory import (
+    episode_rows,
+    fact_log,
+    pages,
+    removals,
+    reply_log,
+    summary_log,
+    turns,
+    versions,
+)
 from memory.database import Database, to_half
 from memory.episode import Episode, IdempotentReply, Owner
 from memory.episode_rows import JournalRow
@@ -49,7 +58,7 @@ CREATE INDEX reply_by_age ON reply (stored);
 CREATE TABLE cursor (store TEXT PRIMARY KEY, generation TEXT NOT NULL, seq INTEGER NOT NULL);
 """
 # Format n + 1 is format n with step n run on it; a step that was shipped is never changed.
-_STEPS = (_EPISODES, fact_log.SCHEMA, turns.SCHEMA, removals.SCHEMA)
+_STEPS = (_EPISODES, fact_log.SCHEMA, turns.SCHEMA, removals.SCHEMA, versions.SCHEMA)
 SCHEMA_VERSION = len(_STEPS)
 
 
@@ -123,14 +132,43 @@ class Journal:
                 kept.append((id_, new))
         return kept
 
-    def replace(self, episode: Episode, vector: NDArray[np.float32] | None) -> bool:
-        """Puts the episode in the place of the owner's one of that id, with nothing left of what
-        was learnt from that; durable on return. False where there is none."""
+    def append_copy(
+        self, episode: Episode, vector: NDArray[np.float32] | None, written: int
+    ) -> bool:
+        """Keeps another journal's episode of that version; durable on return. False where its id
+        is taken, or it was removed here."""
         with self._database.write() as db:
-            if not removals.take_out(db, episode.owner, [episode.id]).episodes:
+            if episode_rows.there(db, episode.id):
                 return False
-            episode_rows.insert(db, episode, vector, self._embedding_id)
+            if written <= versions.removed_until(db, episode.owner, episode.id):
+                return False
+            episode_rows.insert(db, episode, vector, self._embedding_id, written)
         return True
+
+    def edit(
+        self, owner: Owner, id_: str, *, user_text: str | None, answer_text: str | None
+    ) -> Episode | None:
+        """Puts other texts (None leaves one) in the owner's episode, with nothing left of what was
+        learnt from the old ones; durable on return. None where there is no such episode."""
+        with self._database.write() as db:
+            found = db.execute(
+                f"SELECT {episode_rows.COLUMNS} FROM episode"
+                " WHERE id = ? AND tenant = ? AND user = ?",
+                (id_, owner.tenant, owner.user),
+            ).fetchone()
+            if found is None:
+                return None
+            row = episode_rows.to_row(found, self._embedding_id)
+            old = row.episode
+            new = replace(
+                old,
+                user_text=old.user_text if user_text is None else user_text,
+                answer_text=old.answer_text if answer_text is None else answer_text,
+            )
+            removals.take_out(db, owner, [id_])
+            kept = row.vector if new.user_text == old.user_text else None
+            episode_rows.insert(db, new, kept, self._embedding_id)
+        return new
 
     def keep_reply(self, owner: Owner, reply: IdempotentReply) -> bool:
         """Keeps a reply whose turn is not remembered; durable on return. True if it was new.
@@ -178,22 +216,21 @@ class Journal:
         """Takes what was deleted out of the files (see `Database.scrub`)."""
         return self._database.scrub()
 
-    def get(self, owner: Owner, ids: Collection[str]) -> dict[str, JournalRow]:
-        """The owner's rows among ``ids``; what is another owner's is not there."""
+    def get(self, owner: Owner, ids: Collection[str]) -> dict[str, Episode]:
+        """The owner's episodes among ``ids``; what is another owner's is not there."""
         marks = ", ".join("?" * len(ids))
         # The unary plus keeps SQLite off the index by owner, which would read all their rows.
-        rows = self._rows(
+        found = self._episodes(
             f"id IN ({marks}) AND +tenant = ? AND +user = ?", (*ids, owner.tenant, owner.user)
         )
-        return {row.episode.id: row for row in rows}
+        return {one.id: one for one in found}
 
     def episodes(self, owner: Owner, conversation: str) -> list[Episode]:
         """A conversation's episodes by turn."""
-        rows = self._rows(
+        return self._episodes(
             "tenant = ? AND user = ? AND conversation = ? ORDER BY turn, seq",
             (owner.tenant, owner.user, conversation),
         )
-        return [row.episode for row in rows]
 
     def around(self, owner: Owner, ids: Collection[str]) -> list[turns.Turn]:
         """The owner's episodes among ``ids`` and those beside them (see `memory.turns`)."""
@@ -255,6 +292,13 @@ class Journal:
                 "UPDATE episode SET embedding = ?, vector = ? WHERE seq = ?",
                 [(self._embedding_id, to_half(vector), seq) for seq, vector in vectors.items()],
             )
+
+    def _episodes(self, where: str, values: tuple[object, ...]) -> list[Episode]:
+        with self._database.read() as db:
+            found = db.execute(
+                f"SELECT {episode_rows.EPISODE} FROM episode WHERE {where}", values
+            ).fetchall()
+        return list(map(episode_rows.to_episode, found))
 
     def _rows(self, where: str, values: tuple[object, ...]) -> list[JournalRow]:
         with self._database.read() as db:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from memory import versions
 from memory.atlas import Removed, VectorPoint, VectorStore
-from memory.database import to_stamp
 from memory.episode import Owner
 from memory.episode_rows import JournalRow
 from memory.journal import Journal
+from memory.removals import Removal
 from memory.sharing import follow_removals, to_record
 from memory.stores import Stores
 from memory.trace import GraphStore
@@ -61,6 +62,7 @@ class Projection:
                     row.episode.owner,
                     vectors[row.seq],
                     to_record(row.episode) if atlas.shared else "",
+                    row.written,
                 )
                 for row in rows
             ]
@@ -88,12 +90,13 @@ class Projection:
         """Takes out of Atlas what was next removed, and here what another gateway of a shared
         store removed; True when there may be more."""
 
-        def take_out(owner: Owner, ids: Collection[str]) -> None:
-            # A point is its id's, whoever wrote it last.
-            taken = {id_ for _, id_ in self.journal.removals.written_again(ids)}
-            atlas.delete([id_ for id_ in ids if id_ not in taken])
-            now = to_stamp(datetime.now(UTC))
-            atlas.publish([Removed(id_, owner, now) for id_ in ids])
+        def take_out(removed: Sequence[Removal], gone: Sequence[Removal]) -> None:
+            now = versions.now()
+            atlas.delete([Removed(one.id, one.owner, one.until) for one in gone])
+            # What was written again is told too: the others have the old text.
+            atlas.publish(
+                [Removed(one.id, one.owner, one.until, now) for one in removed if not one.followed]
+            )
 
         return self._remove("atlas-removals", atlas.generation, take_out) or (
             atlas.shared and follow_removals(self.journal, atlas)
@@ -101,10 +104,20 @@ class Projection:
 
     def learnt_to_trace(self, trace: GraphStore) -> bool:
         """Brings Trace what follows the episodes: facts, summaries, and removals after them."""
+
+        def take_out(removed: Sequence[Removal], gone: Sequence[Removal]) -> None:
+            by_owner: defaultdict[Owner, list[str]] = defaultdict(list)
+            for one in gone:
+                by_owner[one.owner].append(one.id)
+            for owner, ids in by_owner.items():
+                trace.delete(owner, ids)
+            if len(removed) < BATCH:
+                trace.scrub()
+
         return (
             self.facts_to_trace(trace)
             or self._summaries_to_trace(trace)
-            or self._remove("trace-removals", trace.generation, trace.delete, trace.scrub)
+            or self._remove("trace-removals", trace.generation, take_out)
         )
 
     def _summaries_to_trace(self, trace: GraphStore) -> bool:
@@ -120,21 +133,14 @@ class Projection:
         self,
         cursor: str,
         generation: str,
-        delete: Callable[[Owner, Collection[str]], None],
-        scrub: Callable[[], None] = lambda: None,
+        take_out: Callable[[Sequence[Removal], Sequence[Removal]], None],
     ) -> bool:
+        """``take_out`` gets the next removals, and those of them that were not written again."""
         removed = self.journal.removals.after(self.journal.cursor(cursor, generation), BATCH)
         if not removed:
             return False
         kept = self.journal.removals.written_again([one.id for one in removed])
-        gone: dict[Owner, list[str]] = {}
-        for one in removed:
-            if (one.owner, one.id) not in kept:
-                gone.setdefault(one.owner, []).append(one.id)
-        for owner, ids in gone.items():
-            delete(owner, ids)
-        if len(removed) < BATCH:
-            scrub()
+        take_out(removed, [one for one in removed if (one.owner, one.id) not in kept])
         self.journal.advance(cursor, generation, removed[-1].seq)
         return True
 

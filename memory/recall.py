@@ -103,11 +103,11 @@ def read(
 ) -> list[RecalledEpisode]:
     """The ranked episodes with their texts, and why they came; one that has been deleted since is
     left out. ``conversation`` is the one going on."""
-    rows = journal.get(owner, [one.turn.id for one in ranked])
+    found = journal.get(owner, [one.turn.id for one in ranked])
     return [
-        RecalledEpisode(rows[one.turn.id].episode, one.score, _reasons(one, conversation))
+        RecalledEpisode(found[one.turn.id], one.score, _reasons(one, conversation))
         for one in ranked
-        if one.turn.id in rows
+        if one.turn.id in found
     ]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -108,11 +108,11 @@ class Rights:
     def get(self, owner: Owner, id_: str) -> Remembered | Fact | Summary:
         """What has this id. Raises `UnknownMemoryError` where nothing of the owner's has."""
         self._bring_in(owner, id_)
-        rows = self._journal.get(owner, [id_])
+        episode = self._journal.get(owner, [id_]).get(id_)
         facts, summaries = self.facts(owner), self.summaries(owner)
-        if id_ in rows:
+        if episode is not None:
             return Remembered(
-                rows[id_].episode,
+                episode,
                 tuple(one for one in facts if one.source_episode == id_),
                 tuple(one for one in summaries if id_ in one.members),
             )
@@ -136,15 +136,8 @@ class Rights:
                 param="id",
                 fix="Edit the episode it came from, or delete this.",
             )
-        old = found.episode
-        new = replace(
-            old,
-            user_text=old.user_text if user_text is None else user_text,
-            answer_text=old.answer_text if answer_text is None else answer_text,
-        )
-        row = self._journal.get(owner, [id_])[id_]
-        kept = row.vector if new.user_text == old.user_text else None
-        if not self._journal.replace(new, kept):
+        new = self._journal.edit(owner, id_, user_text=user_text, answer_text=answer_text)
+        if new is None:
             raise UnknownMemoryError(f"The memory {id_!r} was deleted meanwhile.", param="id")
         self._followed()
         return new

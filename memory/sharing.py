@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Collection
 
 from memory.atlas import VectorPoint, VectorStore
@@ -24,18 +25,24 @@ def bring_in(journal: Journal, atlas: VectorStore, owner: Owner, ids: Collection
         return
     missing = set(ids).difference(journal.get(owner, ids))
     for point in atlas.fetch(owner, missing):
-        journal.append(from_record(point), vector=point.vector)
+        journal.append_copy(from_record(point), point.vector, point.written)
 
 
 def follow_removals(journal: Journal, atlas: VectorStore) -> bool:
-    """Deletes here what another gateway deleted; True when there was something."""
+    """Deletes here what another gateway deleted, and copies what it wrote in its place; True when
+    there was something."""
     seen = journal.cursor(OTHERS, atlas.generation)
     removed = atlas.published(max(0, seen - OVERLAP_US))
-    new = journal.removals.follow([(one.owner, one.id) for one in removed])
+    gone = journal.removals.follow(removed)
+    by_owner: defaultdict[Owner, set[str]] = defaultdict(set)
+    for one in gone:
+        by_owner[one.owner].add(one.id)
+    for owner, ids in by_owner.items():
+        bring_in(journal, atlas, owner, ids)
     newest = max((one.at for one in removed), default=0)
     if newest > seen:
         journal.advance(OTHERS, atlas.generation, newest)
-    return new > 0
+    return bool(gone)
 
 
 def to_record(episode: Episode) -> str:

@@ -153,8 +153,8 @@ class Sleep:
     def _keep_summary(
         self, owner: Owner, group: Sequence[str], now: datetime, made: dict[str, int]
     ) -> bool:
-        rows = self._journal.get(owner, group)
-        episodes = sorted((row.episode for row in rows.values()), key=lambda one: one.created)
+        found = self._journal.get(owner, group)
+        episodes = sorted(found.values(), key=lambda one: one.created)
         if len(episodes) < len(group):
             return False
         text, made_by = self._summarise(episodes)

@@ -116,7 +116,7 @@ def test_the_nearest_are_found_by_cosine(store: VectorStore) -> None:
 def test_what_is_excluded_or_deleted_is_not_found(store: VectorStore) -> None:
     stored = points(ALICE, 3)
     store.upsert(stored)
-    store.delete([stored[1].id, "never there"])
+    store.delete([Removed(stored[1].id, ALICE, 0), Removed("never there", ALICE, 0)])
     store.delete([])
     found = {hit.id for hit in store.search(ALICE, stored[0].vector, 9, {stored[0].id})}
     assert found == {stored[2].id}
@@ -145,6 +145,32 @@ def test_owners_are_apart_whatever_their_names(store: VectorStore) -> None:
     for number, owner in enumerate(owners):
         assert [hit.id for hit in store.search(owner, vector, 9)] == [f"p{number}"]
         assert store.count(owner) == 1
+
+
+def test_owners_who_use_the_same_id_have_a_point_each(store: VectorStore) -> None:
+    ours, theirs = unit_vectors(2, dimension=8)
+    store.upsert([VectorPoint("note", ALICE, ours), VectorPoint("note", BOB, theirs)])
+    assert store.count() == 2
+    assert store.search(BOB, theirs, 9)[0].score == pytest.approx(1, abs=2e-3)
+    assert store.search(ALICE, ours, 9, {"note"}) == []
+    store.delete([Removed("note", ALICE, 0)])
+    assert store.search(ALICE, ours, 9) == []
+    assert [hit.id for hit in store.search(BOB, theirs, 9)] == ["note"]
+
+
+def test_a_shared_store_keeps_the_newest_copy_and_what_is_written_after_a_removal(
+    store: VectorStore,
+) -> None:
+    old, new = unit_vectors(2, dimension=8)
+    store.upsert([VectorPoint("note", ALICE, new, "new", 20)])
+    if not store.shared:
+        return
+    store.upsert([VectorPoint("note", ALICE, old, "old", 10)])
+    store.delete([Removed("note", ALICE, 10)])
+    (kept,) = store.fetch(ALICE, ["note"])
+    assert (kept.record, kept.written) == ("new", 20)
+    store.delete([Removed("note", ALICE, 20)])
+    assert store.count() == 0
 
 
 def test_a_store_made_by_another_model_is_refused_with_the_command(opens: Open) -> None:
@@ -200,7 +226,7 @@ def test_a_shared_store_gives_its_owner_what_another_journal_wrote(opens: Open) 
 
 def test_what_one_gateway_deleted_is_told_to_the_others(opens: Open) -> None:
     store = opens()
-    noted = [Removed(f"p{n}", ALICE, n * 1000) for n in range(3)]
+    noted = [Removed(f"p{n}", ALICE, n, n * 1000) for n in range(3)]
     store.publish(noted)
     store.publish(noted[:1])
     if not store.shared:

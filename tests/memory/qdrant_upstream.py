@@ -102,8 +102,12 @@ class Upstream:
         if what == "points":
             return 200, [points[id_] for id_ in body["ids"] if id_ in points]
         if what == "points/delete":
-            for id_ in body["points"]:
-                points.pop(id_, None)
+            for clause in body["filter"]["should"]:
+                ids, written = clause["must"]
+                for id_ in ids["has_id"]:
+                    held = points.get(id_)
+                    if held and held["payload"]["written"] <= written["range"]["lte"]:
+                        del points[id_]
             return 200, _done()
         if what == "points/count":
             return 200, {"count": len(_matching(points, body.get("filter")))}

@@ -5,11 +5,14 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from kiki.errors import StoreUnavailableError
 from memory import Episode, Owner
 from memory.fact_log import Ending, Learnt
 from memory.facts import Fact, fact_id, summary_id
@@ -120,6 +123,39 @@ def test_a_folder_of_the_first_format_opens_with_its_episodes(tmp_path: Path) ->
     reopened = sqlite3.connect(folder / "journal.sqlite")
     assert reopened.execute("PRAGMA user_version").fetchone()[0] == SCHEMA_VERSION
     reopened.close()
+
+
+class FullDisk(sqlite3.Connection):
+    """The disk has no room for a second copy of the file."""
+
+    def execute(self, sql: str, *arguments: Any) -> sqlite3.Cursor:
+        if sql == "VACUUM":
+            raise sqlite3.OperationalError("database or disk is full")
+        return super().execute(sql, *arguments)
+
+
+def test_an_older_folder_whose_cleaning_failed_is_cleaned_at_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "journal.sqlite"
+    file = sqlite3.connect(path)
+    file.executescript((Path(__file__).parent / "journal_v1.sql").read_text())
+    file.execute("PRAGMA secure_delete=OFF")
+    file.execute("CREATE TABLE old (text)")
+    file.executemany("INSERT INTO old VALUES (?)", [("Zanzibarowitz " * 500,)] * 20)
+    file.commit()
+    file.execute("DROP TABLE old")
+    file.commit()
+    file.close()
+    assert b"Zanzibarowitz" in path.read_bytes()
+    with monkeypatch.context() as fault:
+        fault.setattr("memory.database.sqlite3.connect", partial(sqlite3.connect, factory=FullDisk))
+        with pytest.raises(StoreUnavailableError, match="is full"):
+            Journal(tmp_path, embedding_id="seeded")
+    journal = Journal(tmp_path, embedding_id="seeded")
+    assert journal.scrub()
+    assert b"Zanzibarowitz" not in path.read_bytes()
+    journal.close()
 
 
 def test_a_summarys_id_depends_on_its_members_alone() -> None:

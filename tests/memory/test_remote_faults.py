@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -155,6 +155,72 @@ def test_gateways_with_a_journal_each_recall_and_forget_as_one(
     for memory in (one, two):
         assert recalled(memory, said.user_text) == []
         memory.close()
+
+
+def eventually(done: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + WAIT_S
+    while not done():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_an_episode_that_comes_back_and_goes_again_goes_at_the_other_gateway_too(
+    tmp_path: Path, upstream: Upstream
+) -> None:
+    one, two = (open_memory(tmp_path / name, upstream.url, Limits(5, 5)) for name in ("1", "2"))
+    said = remember(one, "My dog is called Rex.")
+    for _ in range(2):
+        assert one.drain(WAIT_S)
+        assert recalled(two, said.user_text) == [said]
+        one.rights.delete(ALICE, [said.id])
+        eventually(lambda: not two.episodes(ALICE, said.conversation))
+        one.rights.keep([said])
+    assert one.drain(WAIT_S)
+    assert recalled(two, said.user_text) == [said]
+    assert one.episodes(ALICE, said.conversation) == [said]
+    assert len(upstream.points) == 1
+    for memory in (one, two):
+        memory.close()
+
+
+def test_an_edit_reaches_the_other_gateways_copy(tmp_path: Path, upstream: Upstream) -> None:
+    one, two = (open_memory(tmp_path / name, upstream.url, Limits(5, 5)) for name in ("1", "2"))
+    said = remember(one, "My dog is called Rex.")
+    assert one.drain(WAIT_S)
+    assert recalled(two, said.user_text) == [said]
+    assert two.drain(WAIT_S)
+    new = one.rights.edit(ALICE, said.id, user_text="My dog is called Max.", answer_text=None)
+    eventually(lambda: two.episodes(ALICE, said.conversation) == [new])
+    assert one.episodes(ALICE, said.conversation) == [new]
+    assert two.drain(WAIT_S)
+    for memory in (one, two):
+        assert recalled(memory, new.user_text) == [new]
+        memory.close()
+    (point,) = upstream.points.values()
+    assert "Max" in point["payload"]["record"]
+
+
+def test_a_copy_of_what_was_deleted_here_is_not_brought_in_again(
+    tmp_path: Path, upstream: Upstream
+) -> None:
+    memory = open_memory(tmp_path, upstream.url, Limits(5, 5))
+    said = remember(memory, "My dog is called Rex.")
+    assert memory.drain(WAIT_S)
+    (point,) = upstream.points.items()
+    memory.rights.delete(ALICE, [said.id])
+    upstream.points.update([point])
+    assert recalled(memory, said.user_text) == []
+    assert memory.episodes(ALICE, said.conversation) == []
+    memory.close()
+
+
+def test_a_collection_of_an_older_kiki_is_refused_with_the_command(upstream: Upstream) -> None:
+    meta = {"embedding": "seeded", "dimension": 8, "generation": "g"}
+    vectors = {"size": 8, "distance": "Dot"}
+    upstream.collections["kiki"] = {"vectors": vectors, "metadata": meta}
+    with pytest.raises(StoreError, match=r"format 1.*kiki memory rebuild"):
+        QdrantAtlas(upstream.url, embedding_id="seeded", dimension=8)
+    QdrantAtlas(upstream.url, embedding_id="seeded", dimension=8, anew=True).close()
 
 
 def test_what_another_gateway_wrote_can_be_deleted_by_its_owner_alone(

@@ -18,7 +18,7 @@ from memory.fact_log import Ending, Learnt
 from memory.facts import Fact, Summary, fact_id
 from memory.journal import Journal
 from memory.pages import Counts, Filter
-from memory.rights import Remembered
+from memory.rights import Remembered, Rights
 from memory.sleep import SleepSettings
 from memory.trace_sqlite import SqliteTrace
 from tests.memory.parts import ALICE, START, aeon, embed, episode, vector_of
@@ -159,7 +159,7 @@ def test_what_was_decided_of_the_old_text_of_an_edited_episode_is_not_learnt(
     journal.append(one)
     text, id_ = one.user_text, fact_id(one.id, 1)
     stale = Fact(id_, ALICE, text, (), one.id, one.created, None, START, None)
-    journal.replace(episode("My name is Eve.", id=one.id, turn=one.turn), None)
+    assert journal.edit(ALICE, one.id, user_text="My name is Eve.", answer_text=None)
     vector = vector_of(one.user_text)
     journal.facts.learn(Learnt(((stale, vector),), ()), up_to=1, now=START)
     assert journal.facts.all(ALICE) == []
@@ -283,6 +283,31 @@ def test_turns_of_a_conversation_written_at_once_get_numbers_of_their_own(memory
         list(pool.map(write, range(40)))
     turns = [one.turn for one in memory.episodes(ALICE, "c1")]
     assert turns == list(range(40))
+
+
+def test_edits_at_once_of_both_texts_keep_both(memory: Aeon) -> None:
+    for number in range(10):
+        one = remember(memory, f"question {number}")
+        changes: list[dict[str, Any]] = [
+            {"user_text": "another question", "answer_text": None},
+            {"user_text": None, "answer_text": "another answer"},
+        ]
+        with ThreadPoolExecutor(2) as pool:
+            edits = [pool.submit(memory.rights.edit, ALICE, one.id, **how) for how in changes]
+        assert [edit.result().id for edit in edits] == [one.id, one.id]
+        (kept,) = [each for each in memory.episodes(ALICE, "c1") if each.id == one.id]
+        assert (kept.user_text, kept.answer_text) == ("another question", "another answer")
+
+
+def test_an_episode_that_is_deleted_while_it_is_edited_is_named(
+    memory: Aeon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = remember(memory, "My dog is called Rex.")
+    looked = memory.rights.get(ALICE, one.id)
+    memory.rights.delete(ALICE, [one.id])
+    monkeypatch.setattr(Rights, "get", lambda *_: looked)
+    with pytest.raises(UnknownMemoryError, match="deleted meanwhile"):
+        memory.rights.edit(ALICE, one.id, user_text="My cat is called Tom.", answer_text=None)
 
 
 def test_a_deleted_text_goes_although_another_owner_takes_its_id(tmp_path: Path) -> None:

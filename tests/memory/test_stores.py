@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from kiki.errors import StoreError
 from memory import Owner
-from memory.atlas import VectorPoint
+from memory.atlas import Removed, VectorPoint
 from memory.atlas_edge import EdgeAtlas
 from memory.trace_sqlite import SqliteTrace
 from tests.memory.parts import ALICE, episode, unit_vectors
@@ -115,7 +115,7 @@ def test_an_atlas_finds_what_a_full_comparison_finds(tmp_path: Path) -> None:
     stored = [VectorPoint(f"p{n}", ALICE, vector) for n, vector in enumerate(vectors)]
     for start in range(0, len(stored), 500):
         atlas.upsert(stored[start : start + 500])
-    atlas.delete([f"p{n}" for n in range(0, 3000, 10)])
+    atlas.delete([Removed(f"p{n}", ALICE, 0) for n in range(0, 3000, 10)])
     kept = [n for n in range(3000) if n % 10]
     found = wanted = 0
     for query in unit_vectors(20, seed=3) * 0.6 + unit_vectors(1, seed=2)[0] * 0.4:
@@ -139,7 +139,7 @@ def test_searches_go_on_while_others_write_and_delete(tmp_path: Path) -> None:
         while not stop.is_set():
             atlas.upsert(others)
             atlas.flush()
-            atlas.delete([one.id for one in others])
+            atlas.delete([Removed(one.id, BOB, 0) for one in others])
 
     with ThreadPoolExecutor(1) as pool:
         churned = pool.submit(churn)
