@@ -11,6 +11,7 @@ KikiError
 │   └── IdempotencyConflictError  409, the key was used for another request
 ├── RoutingError              the router's files don't fit each other
 ├── AdapterError              an adapter's files are wrong, or don't fit the base
+├── EvaluationError           a benchmark's files or a run's folder are wrong
 ├── EngineError               the engine failed on this request (502)
 │   └── EngineUnavailableError    the engine is down or starting (503, retry_after)
 └── StoreError                a memory store failed
@@ -113,6 +114,12 @@ class AdapterError(KikiError):
     """An adapter's files are wrong, or don't fit the base model."""
 
     code = "bad_adapter"
+
+
+class EvaluationError(KikiError):
+    """A benchmark's files are wrong, or a run's folder holds another run."""
+
+    code = "bad_evaluation"
 
 
 class EngineError(KikiError):

@@ -18,6 +18,7 @@ _COMMANDS = {
     "adapters": ("gateway.cli.adapters:command", "List, train and convert adapters."),
     "models": ("gateway.cli.models:command", "Pull and list the model files."),
     "router": ("gateway.cli.router:command", "Train, evaluate and check the router."),
+    "eval": ("gateway.cli.eval:command", "Measure the pipeline against its base."),
     "antibias": ("gateway.cli.antibias:command", "Train the bias detector."),
     "memory": ("gateway.cli.memory:command", "Look after the memory."),
     "config": ("gateway.cli.config:command", "Print every setting with its value and origin."),
