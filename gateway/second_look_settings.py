@@ -23,7 +23,8 @@ class SecondLookSettings(BaseSettings):
     judge: str = Field(
         "engine",
         description="Who decides where a panel is divided: engine (the model that serves), the "
-        "path of a GGUF, or the URL of an OpenAI-compatible server (with /v1).",
+        "path of a GGUF, or the URL of an OpenAI-compatible server (with /v1, and #model where it "
+        "isn't its first).",
     )
     judge_api_key: SecretStr | None = Field(None, description="Key for the URL of judge.")
     deep_judge: str | None = Field(
@@ -32,6 +33,13 @@ class SecondLookSettings(BaseSettings):
         "named as judge is. Unset is judge.",
     )
     deep_judge_api_key: SecretStr | None = Field(None, description="Key for the URL of deep_judge.")
+    catfish_below: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Confidence of a panel under which dissent is asked for; unset is the "
+        "calibrated one, 0 leaves only agreement without argument.",
+    )
     judge_timeout_ms: int = Field(
         20_000,
         ge=1,

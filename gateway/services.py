@@ -19,6 +19,7 @@ from gateway.advising import build_advisor
 from gateway.asking import asking
 from gateway.assets import ModelFiles
 from gateway.engines import Choice, Machine, build_engine, choose_engine
+from gateway.judging import Judges, judging
 from gateway.models import Models
 from gateway.once import Once
 from gateway.pipeline import Pipeline
@@ -145,6 +146,7 @@ class Services:
                 stores=settings.stores(),
             )
             await asyncio.to_thread(aeon.open)
+            judges = await stack.enter_async_context(judging(settings, engine))
             await asyncio.to_thread(default_detector)
             stack.push_async_callback(asyncio.to_thread, aeon.close)
             await stack.enter_async_context(sleeping(aeon, settings, ask))
@@ -162,7 +164,7 @@ class Services:
                 choice=choice,
                 adapter_set=adapter_set,
                 models=models,
-                pipeline=_pipeline(settings, table, embedder, conversations, aeon, engine),
+                pipeline=_pipeline(settings, table, embedder, conversations, aeon, engine, judges),
                 once=Once(aeon),
                 probe=Probe(engine),
                 telemetry=telemetry,
@@ -190,6 +192,7 @@ def _pipeline(
     conversations: Conversations,
     aeon: Aeon,
     engine: Engine,
+    judges: Judges,
 ) -> Pipeline:
     policy = Policy.load(settings.policy_file or SHIPPED_POLICY)
     base = settings.adapters_base or settings.model or engine.capabilities.model
@@ -205,7 +208,7 @@ def _pipeline(
             count_tokens=embedder.count_tokens,
         ),
         infer=InferStage(engine),
-        negotiate=NegotiateStage(engine, embedder.embed, settings.second_look_tokens),
+        negotiate=NegotiateStage(engine, embedder.embed, judges, settings.catfish_below),
         antibias=AntibiasStage(engine, embedder.embed),
         write=WriteStage(aeon),
     )

@@ -6,6 +6,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 from adapters.engines.swaps import SWAP_METHODS, SwapMethod
 from gateway.turn import Turn
+from negotiator.verdict import Verdict
 
 _STAGE_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1, 5, 20, 60)
 # From a change of slots in memory to a server that starts with a large model.
@@ -100,6 +101,29 @@ class Telemetry:
         )
         for method in SWAP_METHODS:
             self.swap_seconds.labels(method)
+        self.negotiations = Counter(
+            "kiki_negotiations",
+            "Panels by how their answer was chosen.",
+            ["how"],
+            registry=self.registry,
+        )
+        self.audits = Counter(
+            "kiki_verdict_audits",
+            "Audits of judges' verdicts by bias and outcome.",
+            ["bias", "outcome"],
+            registry=self.registry,
+        )
+        self.catfish_considered = Counter(
+            "kiki_catfish_considered",
+            "Panels in which dissent was considered.",
+            registry=self.registry,
+        )
+        self.catfish_fired = Counter(
+            "kiki_catfish_fired",
+            "Panels in which it was called for: under 10 % or over 90 % of those considered, "
+            "catfish_below is to be calibrated anew.",
+            registry=self.registry,
+        )
         self.recalled = Counter(
             "kiki_recalled_episodes", "Episodes put into prompts.", registry=self.registry
         )
@@ -129,10 +153,20 @@ class Telemetry:
             self.adapter_turns.labels(name).inc()
         for name in turn.mount.left_out:
             self.adapters_left_out.labels(name).inc()
+        if turn.verdict:
+            self._count_verdict(turn.verdict)
         self.tokens.labels("prompt").inc(turn.usage.prompt_tokens)
         self.tokens.labels("completion").inc(turn.usage.completion_tokens)
         if turn.recollection:
             self.recalled.inc(len(turn.recollection.episodes))
+
+    def _count_verdict(self, verdict: Verdict) -> None:
+        self.negotiations.labels(verdict.how).inc()
+        for audit in verdict.audits:
+            self.audits.labels(audit.bias, audit.outcome).inc()
+        if verdict.gate is not None:
+            self.catfish_considered.inc()
+            self.catfish_fired.inc(verdict.gate.fired)
 
     def render(self) -> bytes:
         """Prometheus text format."""

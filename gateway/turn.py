@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from adapters.engines.base import FinishReason, Message, Sampling, Usage
+from adapters.engines.base import (
+    CallPiece,
+    FinishReason,
+    Message,
+    Sampling,
+    TokenLogprob,
+    ToolCall,
+    Tools,
+    Usage,
+)
 from adapters.mix import BASE, Mix
 from kiki.budget import Budget
 from memory import Owner, Recollection
+from negotiator.verdict import Verdict
 from routing.router import RouteDecision
 
 Plan = Literal["single", "blend", "panel"]
 MemoryState = Literal["ok", "off", "unavailable"]
+SEEDS = 2**32 - 1
+"""llama.cpp's seeds have 32 bits, and the last one means "random"."""
 STAGES = ("route", "mount", "recall", "infer", "negotiate", "antibias", "write")
 
 
@@ -48,7 +60,11 @@ class IdempotencyKey:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """A checked request, free of HTTP."""
+    """A checked request, free of HTTP.
+
+    ``choices`` is how many answers are asked for. ``prompt`` is a text to go on with, which no
+    chat template sees; ``messages`` hold it too, for the router.
+    """
 
     id: str
     model: str
@@ -60,12 +76,32 @@ class Ask:
     created: float
     stream: bool = False
     idempotency: IdempotencyKey | None = None
+    choices: int = 1
+    tools: Tools | None = None
+    variables: Mapping[str, object] | None = None
+    prompt: str | None = None
     received: float = field(default_factory=time.perf_counter)
 
     @property
     def question(self) -> str:
         """The last user message: what is routed, recalled for, and remembered."""
         return self.messages[self._asked].content
+
+    @property
+    def verbatim(self) -> bool:
+        """Whether the answer is given as one model wrote it: no panel, no vote, no revision.
+
+        Calls and JSON would not survive a rewrite, log-probabilities would belong to another text,
+        and of several answers each is wanted.
+        """
+        sampling = self.sampling
+        return (
+            self.tools is not None
+            or self.choices > 1
+            or sampling.logprobs
+            or sampling.json_schema is not None
+            or self.prompt is not None
+        )
 
     @property
     def before(self) -> tuple[Message, ...]:
@@ -107,12 +143,26 @@ class SecondLook:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """One candidate of stage 4."""
+    """One candidate of stage 4, or one choice of several; ``reasoning`` was taken out of it."""
 
     adapter: str | None
     text: str
     finish_reason: FinishReason
     usage: Usage
+    reasoning: str = ""
+    calls: tuple[ToolCall, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What comes of choice number ``choice`` while it is written."""
+
+    text: str = ""
+    reasoning: str = ""
+    calls: tuple[CallPiece, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()
+    choice: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,9 +189,13 @@ class Turn:
     look: SecondLook = field(default_factory=SecondLook)
     held: bool = False
     candidates: list[Answered] = field(default_factory=list)
+    verdict: Verdict | None = None
+    others: list[Answered] = field(default_factory=list)
     answer: str = ""
     finish_reason: FinishReason = "stop"
+    aborted: bool = False
     usage: Usage = field(default_factory=Usage)
+    spent: dict[str, Usage] = field(default_factory=dict)
     reports: list[StageReport] = field(default_factory=list)
     ended: float | None = None
     _waited: float = 0.0
@@ -165,6 +219,20 @@ class Turn:
         waited = (self._waited - waited_before) * 1e3
         self.reports.append(StageReport(name, (ended - began) * 1e3, waited, decision))
         self.ended = ended
+
+    def spend(self, part: str, usage: Usage) -> None:
+        """Count tokens that ``part`` of the turn took: draft, votes, judge or revision."""
+        self.usage += usage
+        self.spent[part] = self.spent.get(part, Usage()) + usage
+
+    @property
+    def choices(self) -> tuple[Answered, ...]:
+        """The answers to give: one, or as many as were asked for."""
+        if len(self.candidates) == 1:
+            (draft,) = self.candidates
+            first = replace(draft, text=self.answer, finish_reason=self.finish_reason)
+            return (first, *self.others)
+        return (Answered(None, self.answer, self.finish_reason, self.usage),)
 
     @property
     def rewritable(self) -> bool:

@@ -1,20 +1,15 @@
-"""The arbiter, and the audit of its verdict.
-
-The audit is the reasoning-bias detector's for position (RBD, arXiv 2505.17100): the drafts are
-judged in both orders. Two orders with two winners show a verdict made by position; the judge then
-decides again with its verdicts and that analysis before it, for a bounded number of rounds.
-"""
+"""The arbiter: a verdict in both orders, audited, and decided again on a hit."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from kiki.budget import Budget
 from negotiator.ballot import Slate, Vote
-from negotiator.prompt import Generate, Prompt
+from negotiator.prompt import Generate, Prompt, cost
 
-ROUNDS = 2
 REASON_CHARS = 300
 MAX_TOKENS = 140
 
@@ -28,84 +23,48 @@ INSTRUCTION = (
 
 
 @dataclass(frozen=True, slots=True)
-class Ruling:
-    """The winner, or None where the judge came to no verdict that holds; what it cost; why."""
+class Case:
+    """What the judge is shown: the contenders, in this order, and the arguments on them.
 
-    winner: int | None
-    tokens: int
-    note: str
-    over_budget: bool = False
-
-
-def judge_prompts(
-    slate: Slate, contenders: Sequence[int], votes: Sequence[Vote], analysis: str
-) -> tuple[Prompt, Prompt]:
-    """The same case in both orders; the letters stay with their drafts."""
-    order = [index for index in slate.order if index in contenders]
-    first, second = (
-        _prompt(slate, shown, votes, analysis) for shown in (order, list(reversed(order)))
-    )
-    return first, second
-
-
-async def arbitrate(
-    slate: Slate,
-    contenders: Sequence[int],
-    votes: Sequence[Vote],
-    *,
-    judge: Generate,
-    token_budget: int,
-) -> Ruling:
-    """Has the judge choose among the contenders until both orders give the same winner.
-
-    Raises `kiki.errors.KikiError` where the judge's engine does.
+    ``counted`` False hides who said KEEP or REFUSE and how often; ``analysis`` is an audit's.
     """
-    tokens = 0
-    analysis = ""
-    for _ in range(ROUNDS):
-        prompts = judge_prompts(slate, contenders, votes, analysis)
-        if tokens + sum(map(cost, prompts)) > token_budget:
-            return Ruling(None, tokens, "the judge is over the token budget", over_budget=True)
-        replies = await judge(prompts)
-        tokens += sum(reply.tokens for reply in replies)
-        winners = [_read(slate, contenders, reply.text) for reply in replies]
-        if len(winners) != 2 or None in winners:
-            return Ruling(None, tokens, "the judge named no candidate")
-        if winners[0] == winners[1]:
-            return Ruling(winners[0], tokens, "the judge's verdict holds in both orders")
-        first, second = (slate.letter(winner) for winner in winners if winner is not None)
-        analysis = (
-            f"Earlier you chose draft {first}, and draft {second} when the drafts were shown in"
-            " the opposite order: that verdict followed the place, not the content. Decide again."
-        )
-    return Ruling(None, tokens, "the judge's verdict changes with the order of the candidates")
+
+    slate: Slate
+    contenders: tuple[int, ...]
+    votes: tuple[Vote, ...]
+    counted: bool = True
+    analysis: str = ""
+
+    @classmethod
+    def of(cls, slate: Slate, contenders: Sequence[int], votes: Sequence[Vote]) -> Case:
+        """The contenders in the slate's order."""
+        shown = tuple(index for index in slate.order if index in contenders)
+        return cls(slate, shown, tuple(votes))
+
+    def reversed(self) -> Case:
+        return replace(self, contenders=self.contenders[::-1])
+
+    def letter(self, candidate: int) -> str:
+        return self.slate.letter(candidate)
+
+    def text(self, candidate: int) -> str:
+        return self.slate.candidates[candidate].text
 
 
-def cost(prompt: Prompt) -> int:
-    """An upper estimate of a prompt's tokens, before it is run."""
-    return sum(len(content) for _, content in prompt.messages) // 3 + prompt.max_tokens
-
-
-def _prompt(slate: Slate, shown: Sequence[int], votes: Sequence[Vote], analysis: str) -> Prompt:
-    letters = [slate.letter(index) for index in shown]
+def judge_prompt(case: Case) -> Prompt:
+    """Asks the judge for one verdict."""
     schema = {
         "type": "object",
         "properties": {
             "reason": {"type": "string", "maxLength": REASON_CHARS},
-            "winner": {"enum": sorted(letters)},
+            "winner": {"enum": sorted(map(case.letter, case.contenders))},
         },
         "required": ["reason", "winner"],
         "additionalProperties": False,
     }
-    arguments = [
-        f"- on draft {slate.letter(vote.candidate)}, {vote.choice}: {vote.argument}"
-        for index in shown
-        for vote in votes
-        if vote.candidate == index and vote.choice != "NEUTRAL"
-    ]
-    parts = [slate.render(shown), "Arguments:\n" + "\n".join(arguments)]
-    if analysis:
-        parts.append(analysis)
+    parts = [case.slate.render(case.contenders), "Arguments:\n" + "\n".join(_arguments(case))]
+    if case.analysis:
+        parts.append(case.analysis)
     return Prompt(
         messages=(("system", INSTRUCTION), ("user", "\n\n".join(parts))),
         adapter=None,
@@ -114,12 +73,42 @@ def _prompt(slate: Slate, shown: Sequence[int], votes: Sequence[Vote], analysis:
     )
 
 
-def _read(slate: Slate, contenders: Sequence[int], text: str) -> int | None:
+async def verdicts(
+    cases: Sequence[Case], judge: Generate, budget: Budget
+) -> list[int | None] | None:
+    """The winner of each case, None where the reply names none that stands.
+
+    None in all where the budget doesn't allow it. Raises `kiki.errors.KikiError` where the
+    judge's engine does.
+    """
+    prompts = [judge_prompt(case) for case in cases]
+    if not budget.allows(sum(map(cost, prompts))):
+        return None
+    replies = await judge(prompts)
+    budget.spend(sum(reply.tokens for reply in replies))
+    winners: list[int | None] = [
+        read_verdict(case, reply.text) for case, reply in zip(cases, replies, strict=False)
+    ]
+    return winners + [None] * (len(cases) - len(winners))
+
+
+def _arguments(case: Case) -> list[str]:
+    lines = [
+        f"- on draft {case.letter(vote.candidate)}{f', {vote.choice}' * case.counted}:"
+        f" {vote.argument}"
+        for index in case.contenders
+        for vote in case.votes
+        if vote.candidate == index and vote.choice != "NEUTRAL"
+    ]
+    return list(dict.fromkeys(lines)) if not case.counted else lines
+
+
+def read_verdict(case: Case, text: str) -> int | None:
     """The candidate that the reply names, None where it names none that stands."""
     try:
         reply = json.loads(text)
     except ValueError:
         return None
     winner = reply.get("winner") if isinstance(reply, dict) else None
-    index = slate.letters.get(winner) if isinstance(winner, str) else None
-    return index if index in contenders else None
+    index = case.slate.letters.get(winner) if isinstance(winner, str) else None
+    return index if index in case.contenders else None

@@ -5,145 +5,225 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
 
+from kiki.budget import Budget
 from kiki.errors import KikiError
-from negotiator.agreement import Embed, agreement
+from negotiator.agreement import AGREED, Embed, agreement
+from negotiator.arbitration import Ruling, arbitrate
 from negotiator.ballot import Slate, Vote, ballot_prompt, read_ballot
 from negotiator.camp import decide, leader
 from negotiator.candidate import Candidate, merge
-from negotiator.judge import arbitrate, cost
-from negotiator.prompt import Generate
+from negotiator.catfish import UNSURE, Dissent, Gate, dissent, gate
+from negotiator.prompt import Generate, cost
+from negotiator.verdict import How, JudgeUsed, Verdict
 
 log = logging.getLogger("kiki.negotiator")
 
-How = Literal[
-    "only one", "identical", "agreement", "consensus", "attending", "arbitration", "budget"
-]
-
-AGREED = 0.92
-"""Drafts at least this much in agreement are not voted on. Calibrated with all-mpnet-base-v2 on
-pairs of drafts that agree and that contradict each other: no contradiction reaches it, and about
-a third of the paraphrases do."""
+DEEP_UNDER = 0.5
+"""Agreement under which the deep judge decides, where there is one."""
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """The answer that goes out, who wrote it, and how it was chosen.
+class Panel:
+    """Who takes part. ``generate`` runs the specialists and the dissent on their adapters.
 
-    ``agreement`` is that of the two drafts that agree least; ``tokens`` were spent on votes and
-    judgement, not on the drafts.
+    ``judge`` is the base model where it isn't given, ``deep_judge`` the judge. ``deep`` asks for
+    the deep judge whatever the agreement. ``unsure`` is the confidence under which Catfish fires;
+    0 leaves only cheap agreement, and ``catfish`` False nothing.
     """
 
-    text: str
-    authors: tuple[str, ...]
-    how: How
-    votes: tuple[Vote, ...] = ()
-    agreement: float = 1.0
-    tokens: int = 0
-    note: str = ""
+    generate: Generate
+    embed: Embed
+    judge: Generate | None = None
+    deep_judge: Generate | None = None
+    deep: bool = False
+    catfish: bool = True
+    unsure: float = UNSURE
 
 
 async def negotiate(
-    question: str,
-    candidates: Sequence[Candidate],
-    *,
-    generate: Generate,
-    embed: Embed,
-    judge: Generate | None = None,
-    token_budget: int,
-    time_budget: float = 60.0,
-    seed: int,
+    question: str, candidates: Sequence[Candidate], panel: Panel, *, budget: Budget, seed: int
 ) -> Verdict:
-    """Chooses one of the drafts by CAMP (arXiv 2604.00085).
+    """Chooses one of the drafts by CAMP (arXiv 2604.00085), or Catfish's own.
 
     ``candidates`` come strongest adapter first: the first one's author is the attending, whose
-    draft is sent whenever the panel or its judge fails. Each author votes, on its own adapter;
-    ``judge`` is the base model where it isn't given. ``time_budget`` is in seconds. Never raises
-    for an engine's failure.
+    draft is sent whenever the panel or its judge fails. Each author votes, on its own adapter.
+    At the budget the best so far is sent. Never raises for an engine's failure.
     """
     if not candidates:
         raise ValueError("negotiate() needs at least one candidate.")
     merged = merge(candidates)
-    attending = merged[0]
-    if len(merged) == 1:
-        how: How = "only one" if len(candidates) == 1 else "identical"
-        return Verdict(attending.text, attending.authors, how)
-    agreed = await agreement([candidate.text for candidate in merged], embed)
-    if agreed >= AGREED:
-        return Verdict(attending.text, attending.authors, "agreement", agreement=agreed)
-    panel = _Panel(Slate.shuffled(question, merged, seed), agreed, token_budget)
+    if len(candidates) == 1:
+        return Verdict(merged, 0, "only one")
+    budget.begin()
+    talk = _Talk(question, merged, panel, budget, seed)
     try:
-        async with asyncio.timeout(time_budget):
-            await panel.vote(generate)
-            return await panel.settle(judge or generate)
+        async with asyncio.timeout(budget.seconds_left):
+            await talk.settle()
+            await talk.challenge()
     except TimeoutError:
-        return panel.verdict("attending", 0, f"no decision within {time_budget:g} s")
+        budget.exhausted = "time"
+        talk.stop(f"no decision within {budget.seconds:g} s")
     except KikiError as error:
         log.warning("The negotiation failed: %s", error)
-        return panel.verdict("attending", 0, error.message)
+        talk.fail(error.message)
+    return talk.verdict
 
 
-class _Panel:
-    """One negotiation: what was voted and spent so far."""
+class _Talk:
+    """One negotiation. ``verdict`` is the best so far."""
 
-    def __init__(self, slate: Slate, agreed: float, token_budget: int) -> None:
-        self._slate = slate
-        self._agreed = agreed
-        self._left = token_budget
-        self._tokens = 0
-        self._votes: tuple[Vote, ...] = ()
+    def __init__(
+        self,
+        question: str,
+        candidates: tuple[Candidate, ...],
+        panel: Panel,
+        budget: Budget,
+        seed: int,
+    ) -> None:
+        self._slate = Slate.shuffled(question, candidates, seed)
+        self._panel = panel
+        self._budget = budget
+        self._seed = seed
+        self._before = budget.spent
+        self._settled = False
+        self._verdict = Verdict(candidates, 0, "attending")
 
-    async def vote(self, generate: Generate) -> None:
+    @property
+    def verdict(self) -> Verdict:
+        return replace(self._verdict, tokens=self._budget.spent - self._before)
+
+    async def settle(self) -> None:
+        """Agreement, votes, or the judge."""
+        candidates = self._slate.candidates
+        if len(candidates) == 1:
+            return self._settle(how="identical")
+        agreed = await agreement([candidate.text for candidate in candidates], self._panel.embed)
+        self._verdict = replace(self._verdict, agreement=agreed)
+        if agreed >= AGREED:
+            return self._settle(how="agreement")
+        votes = await self._vote()
+        if not votes:
+            return self._settle(how="budget", note="the votes are over the token budget")
+        self._verdict = replace(self._verdict, votes=votes)
+        decision = decide(votes, len(candidates))
+        if decision.path != "arbitration":
+            return self._settle(how=decision.path, winner=decision.winner)
+        ruling = await self._arbitrate(self._slate, decision.contenders, votes)
+        if ruling.over_budget:
+            return self._settle(how="budget", winner=self._leader, note=ruling.note)
+        if ruling.winner is None:
+            return self._settle(how="attending", note=ruling.note)
+        return self._settle(how="arbitration", winner=ruling.winner, note=ruling.note)
+
+    async def challenge(self) -> None:
+        """Catfish: where the gate fires, another draft is judged beside the winner."""
+        if not self._panel.catfish or self._verdict.how == "budget":
+            return
+        found = self._gate()
+        self._verdict = replace(self._verdict, gate=found)
+        if not found.fired:
+            return
+        winner = self._verdict.winner
+        arguments = [v.argument for v in self._verdict.votes if v.candidate == winner]
+        spoken = [argument for argument in arguments if argument]
+        said = await dissent(
+            self._slate.question,
+            self._slate.candidates[winner],
+            spoken,
+            found.strength,
+            generate=self._panel.generate,
+            budget=self._budget,
+        )
+        if said is None:
+            over = self._budget.exhausted is not None
+            self._verdict = replace(self._verdict, dissent="over budget" if over else "no answer")
+            return
+        self._verdict = replace(self._verdict, critique=said.critique)
+        await self._weigh(said)
+
+    async def _weigh(self, said: Dissent) -> None:
+        """The dissent's draft and the winner before the judge, the critique as an argument."""
+        winner = self._verdict.winner
+        texts = [self._slate.candidates[winner].text, said.candidate.text]
+        if await agreement(texts, self._panel.embed) >= AGREED:
+            self._verdict = replace(self._verdict, dissent="same answer")
+            return
+        candidates = (*self._slate.candidates, said.candidate)
+        place = len(candidates) - 1
+        slate = Slate.shuffled(self._slate.question, candidates, self._seed)
+        critique = Vote(said.candidate.authors[0], winner, "REFUSE", said.critique)
+        self._verdict = replace(self._verdict, candidates=candidates)
+        ruling = await self._arbitrate(slate, (winner, place), (*self._verdict.votes, critique))
+        if ruling.over_budget:
+            self._verdict = replace(self._verdict, dissent="over budget")
+        elif ruling.winner == place:
+            self._verdict = replace(
+                self._verdict, winner=place, how="dissent", dissent="overruled", note=ruling.note
+            )
+        else:
+            self._verdict = replace(self._verdict, dissent="kept")
+
+    def stop(self, note: str) -> None:
+        """The time is over: what was settled stands, else the draft with the most votes."""
+        if self._settled:
+            self._verdict = replace(self._verdict, dissent="over budget", note=note)
+        else:
+            self._verdict = replace(self._verdict, how="budget", winner=self._leader, note=note)
+
+    def fail(self, note: str) -> None:
+        """An engine failed: what was settled stands, else the attending's draft."""
+        self._verdict = replace(self._verdict, note=note)
+        if self._settled:
+            self._verdict = replace(self._verdict, dissent="no answer")
+
+    async def _vote(self) -> tuple[Vote, ...]:
         """One call a specialist, all in one batch; no votes where they are over the budget."""
         authors = dict.fromkeys(
             author for candidate in self._slate.candidates for author in candidate.authors
         )
         prompts = [ballot_prompt(self._slate, author) for author in authors]
-        if sum(map(cost, prompts)) > self._left:
-            return
-        replies = await generate(prompts)
-        self._spend(sum(reply.tokens for reply in replies))
-        self._votes = tuple(
+        if not self._budget.allows(sum(map(cost, prompts))):
+            return ()
+        replies = await self._panel.generate(prompts)
+        self._budget.spend(sum(reply.tokens for reply in replies))
+        return tuple(
             vote
             for author, reply in zip(authors, replies, strict=True)
             for vote in read_ballot(self._slate, author, reply.text)
         )
 
-    async def settle(self, judge: Generate) -> Verdict:
-        """The decision of the votes, or of the judge where they are divided."""
-        if not self._votes:
-            return self.best("the votes are over the token budget")
-        decision = decide(self._votes, len(self._slate.candidates))
-        if decision.path != "arbitration":
-            return self.verdict(decision.path, decision.winner)
-        ruling = await arbitrate(
-            self._slate, decision.contenders, self._votes, judge=judge, token_budget=self._left
-        )
-        self._spend(ruling.tokens)
-        if ruling.over_budget:
-            return self.best(ruling.note)
-        if ruling.winner is None:
-            return self.verdict("attending", 0, ruling.note)
-        return self.verdict("arbitration", ruling.winner, ruling.note)
+    async def _arbitrate(
+        self, slate: Slate, contenders: Sequence[int], votes: Sequence[Vote]
+    ) -> Ruling:
+        panel = self._panel
+        used: JudgeUsed = "judge"
+        judge = panel.judge or panel.generate
+        if panel.deep_judge and (panel.deep or self._verdict.agreement < DEEP_UNDER):
+            used, judge = "deep judge", panel.deep_judge
+        self._verdict = replace(self._verdict, judge=used)
+        ruling = await arbitrate(slate, contenders, votes, judge=judge, budget=self._budget)
+        audits = (*self._verdict.audits, *ruling.audits)
+        self._verdict = replace(self._verdict, audits=audits)
+        return ruling
 
-    def best(self, note: str) -> Verdict:
-        """The best so far, when the budget is spent."""
-        return self.verdict("budget", leader(self._votes, len(self._slate.candidates)), note)
-
-    def verdict(self, how: How, winner: int, note: str = "") -> Verdict:
-        candidate = self._slate.candidates[winner]
-        return Verdict(
-            text=candidate.text,
-            authors=candidate.authors,
-            how=how,
-            votes=self._votes,
-            agreement=self._agreed,
-            tokens=self._tokens,
-            note=note,
+    def _gate(self) -> Gate:
+        verdict = self._verdict
+        votes = [vote for vote in verdict.votes if vote.candidate == verdict.winner]
+        return gate(
+            self._slate.candidates[verdict.winner],
+            verdict.winner,
+            votes,
+            verdict.agreement,
+            at_once=all(vote.choice == "KEEP" for vote in votes),
+            unsure=self._panel.unsure,
         )
 
-    def _spend(self, tokens: int) -> None:
-        self._tokens += tokens
-        self._left -= tokens
+    @property
+    def _leader(self) -> int:
+        return leader(self._verdict.votes, len(self._slate.candidates))
+
+    def _settle(self, how: How, winner: int = 0, note: str = "") -> None:
+        self._verdict = replace(self._verdict, how=how, winner=winner, note=note)
+        self._settled = True

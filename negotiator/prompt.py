@@ -28,5 +28,10 @@ class Reply:
     tokens: int
 
 
+def cost(prompt: Prompt) -> int:
+    """An upper estimate of a prompt's tokens, before it is run."""
+    return sum(len(content) for _, content in prompt.messages) // 3 + prompt.max_tokens
+
+
 Generate = Callable[[Sequence[Prompt]], Awaitable[Sequence[Reply]]]
 """Runs the rows together and returns their replies in order. May raise `kiki.errors.KikiError`."""

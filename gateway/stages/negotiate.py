@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import zlib
+from dataclasses import asdict
 
 from adapters.engines.base import Engine
 from gateway.generate import generator
+from gateway.judging import Judges, asked, within
 from gateway.turn import Turn
 from negotiator.agreement import Embed
 from negotiator.candidate import Candidate
-from negotiator.negotiate import negotiate
+from negotiator.catfish import UNSURE
+from negotiator.negotiate import Panel, negotiate
 from negotiator.prompt import Reply
+from negotiator.verdict import Verdict
 
 
 class NegotiateStage:
@@ -18,10 +22,13 @@ class NegotiateStage:
 
     name = "negotiate"
 
-    def __init__(self, engine: Engine, embed: Embed, token_budget: int) -> None:
+    def __init__(
+        self, engine: Engine, embed: Embed, judges: Judges, catfish_below: float | None
+    ) -> None:
         self._engine = engine
         self._embed = embed
-        self._token_budget = token_budget
+        self._judges = judges
+        self._unsure = UNSURE if catfish_below is None else catfish_below
 
     async def run(self, turn: Turn, decision: dict[str, object]) -> None:
         if len(turn.candidates) < 2:
@@ -38,20 +45,64 @@ class NegotiateStage:
                 )
                 for answered in turn.candidates
             ],
-            generate=generator(self._engine, turn, Reply),
-            embed=self._embed,
-            token_budget=self._token_budget,
+            self._panel(turn),
+            budget=turn.look.budget,
             seed=zlib.crc32(turn.ask.question.encode()),
         )
+        turn.verdict = verdict
         turn.answer = verdict.text
         turn.finish_reason = next(
-            (c.finish_reason for c in turn.candidates if c.text == verdict.text),
-            turn.finish_reason,
+            (c.finish_reason for c in turn.candidates if c.text == verdict.text), "stop"
         )
-        decision |= {
-            "how": verdict.how,
-            "winner": list(verdict.authors),
-            "agreement": round(verdict.agreement, 4),
-            "tokens": verdict.tokens,
-            "note": verdict.note,
-        }
+        decision |= explained(verdict) | {"budget": turn.look.budget.state()}
+
+    def _panel(self, turn: Turn) -> Panel:
+        generate = generator(self._engine, turn, Reply, "votes")
+        judges = self._judges
+        judge = asked(judges.judge, turn) if judges.judge else generator(self._engine, turn, Reply, "judge")
+        deep = asked(judges.deep_judge, turn) if judges.deep_judge else None
+        return Panel(
+            generate=generate,
+            embed=self._embed,
+            judge=within(judge, judges.timeout_s),
+            deep_judge=within(deep, judges.timeout_s) if deep else None,
+            deep=turn.look.deep,
+            unsure=self._unsure,
+        )
+
+
+def explained(verdict: Verdict) -> dict[str, object]:
+    """A verdict as ``explain`` shows it (docs/negotiation.md)."""
+    gate = verdict.gate
+    return {
+        "how": verdict.how,
+        "winner": list(verdict.authors),
+        "agreement": round(verdict.agreement, 4),
+        "candidates": [
+            {"authors": list(one.authors), "text": one.text, "tokens": one.tokens}
+            for one in verdict.candidates
+        ],
+        "votes": [
+            {
+                "specialist": vote.specialist,
+                "candidate": vote.candidate,
+                "vote": vote.choice,
+                "argument": vote.argument,
+            }
+            for vote in verdict.votes
+        ],
+        "judge": verdict.judge,
+        "audits": [asdict(audit) for audit in verdict.audits],
+        "catfish": None
+        if gate is None
+        else {
+            "fired": gate.fired,
+            "why": gate.why,
+            "strength": gate.strength if gate.fired else None,
+            "confidence": round(gate.confidence, 4),
+            "critique": verdict.critique,
+            "outcome": verdict.dissent,
+        },
+        "tokens": verdict.tokens,
+        "note": verdict.note,
+    }

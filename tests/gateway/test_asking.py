@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from adapters.engines.llamacpp import LlamaCppEngine
-from gateway.asking import UrlAsk, asking
+from gateway.asking import EngineModel, UrlModel, Waiting, asking
 from gateway.cli import cli
 from gateway.settings import load_settings
 from kiki.errors import SettingsError
@@ -30,13 +30,15 @@ async def test_a_gguf_of_its_own_and_its_url_decide(base_gguf: Path) -> None:
     settings = load_settings(cerebellum=str(base_gguf))
     async with asking(settings, None) as ask:
         await asyncio.to_thread(decide, Cerebellum(ask, timeout_s=120))
-        assert ask is not None
-        engine = ask._engine  # type: ignore[attr-defined]
+        assert isinstance(ask, Waiting)
+        assert isinstance(ask.model, EngineModel)
+        engine = ask.model._engine
         assert isinstance(engine, LlamaCppEngine)
         assert engine._replica is not None
-        url = UrlAsk(f"{engine._replica.child.url}/v1")
+        model = UrlModel(f"{engine._replica.child.url}/v1", setting="cerebellum")
+        url = Waiting(model, asyncio.get_running_loop())
         await asyncio.to_thread(decide, Cerebellum(url, timeout_s=120))
-        url.close()
+        await model.close()
 
 
 async def test_a_url_that_nobody_answers_leaves_the_rules() -> None:

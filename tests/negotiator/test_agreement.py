@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from negotiator import Candidate, merge
-from negotiator.agreement import OPPOSED, agreement, final_answer, similarity
-from negotiator.negotiate import AGREED
+from negotiator.agreement import AGREED, OPPOSED, agreement, similarity
+from negotiator.answers import Stated, final_answer
 from routing.embedder import Embedder
 
 PAIRS = [
@@ -56,8 +56,21 @@ def test_the_final_number_is_found(text: str, number: str | None) -> None:
         ("Yes, it does.", "No, it doesn't.", 0.0),
         ("It is safe.", "It is not safe.", OPPOSED),
         ("Pressure goes up.", "Pressure goes down.", OPPOSED),
+        ("The answer is (B).", "Answer: B", 1.0),
+        ("Answer: B", "Answer: C", 0.0),
+        ("B", "Option B fits, because the current is lower.", 1.0),
+        ("The answer is Paris.", "Answer: Paris, France", 1.0),
+        ("The answer is Paris.", "The answer is Lyon.", OPPOSED),
+        ("So \\boxed{18}.", "She makes 18 dollars.", 1.0),
+        ("So \\boxed{18}.", "She makes 17 dollars.", 0.0),
+        ("Yes, it is.", "Yes, since lists are objects.", 1.0),
+        ("Yes, it goes up.", "Yes, it goes down.", OPPOSED),
+        ("La réponse est oui.", "Answer: yes", 1.0),
         ("Use `rm -r`.", "Use `rm -i`.", 2 / 3),
-        ("```py\nx = 1\n```", "```py\nx  =  1\n```", 0.99),
+        ("```py\nx = 1\n```", "```py\nx  =  1\n```", 1.0),
+        ("```py\nreturn_ = 1\na + b\n```", "```py\nreturn_ = 1\na - b\n```", OPPOSED),
+        ("Run this:\n```\nls -a\n```", "List them:\n```\nls -a\n```", 1.0),
+        ("Run this:\n```\nls -a\n```", "Never run this:\n```\nls -a\n```", OPPOSED),
         ("All fine.", "All good.", 0.99),
     ],
 )
@@ -66,6 +79,33 @@ def test_what_drafts_come_to_outweighs_how_alike_they_sound(
 ) -> None:
     assert similarity(final_answer(a), final_answer(b), 0.99) == pytest.approx(expected)
     assert similarity(final_answer(b), final_answer(a), 0.99) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "stated"),
+    [
+        ("The answer is $1,250.00.", Stated("number", "1.25E+3")),
+        ("Answer: **(C)**", Stated("option", "C")),
+        ("Answer: A list of names.", Stated("phrase", "a list of names")),
+        ("A. First do this.\nB. Then that.", None),
+        ("The answer is that it depends on how much memory the machine has free.", None),
+        ("The answer is: no.", Stated("yes or no", "no")),
+        ("I think the answer is 5. No, the answer is 6.", Stated("number", "6")),
+    ],
+)
+def test_what_is_called_the_answer_is_read_as_one(text: str, stated: Stated | None) -> None:
+    assert final_answer(text).stated == stated
+
+
+ANSWERS = st.sampled_from(["18", "-3.5", "A", "B", "yes", "no", "Paris"])
+
+
+@given(ANSWERS, ANSWERS, st.text(st.characters(categories=["L", "Zs"])), st.floats(-1, 1))
+def test_drafts_agree_on_a_stated_answer_when_it_is_the_same(
+    a: str, b: str, prose: str, cosine: float
+) -> None:
+    finals = [final_answer(f"{prose}\nThe answer is {answer}.") for answer in (a, b)]
+    assert (similarity(*finals, cosine) >= AGREED) == (a == b)
 
 
 @given(st.text(), st.text(), st.floats(-1, 1))

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,8 +14,9 @@ from numpy.typing import NDArray
 
 from adapters.engines.base import GenerateRequest, Message, Sampling, complete
 from adapters.engines.llamacpp import LlamaCppEngine
+from kiki.budget import Budget
 from kiki.errors import EngineError
-from negotiator import Candidate, Generate, Prompt, Reply, Verdict, negotiate
+from negotiator import Candidate, Generate, Panel, Prompt, Reply, Verdict, negotiate
 from negotiator.ballot import CHOICES
 from routing.embedder import Embedder
 
@@ -26,6 +28,11 @@ SQL = Candidate("SELECT returns rows; WHERE keeps some of them.", ("sql",), 9)
 def apart(texts: Sequence[str]) -> NDArray[np.float64]:
     """Vectors of texts that have nothing in common: the votes are what is tested."""
     return np.eye(len(texts))
+
+
+def alike(texts: Sequence[str]) -> NDArray[np.float64]:
+    """Vectors of texts that are close, and not close enough to agree."""
+    return np.array([[1.0, 0.0], [0.8, 0.6]])[: len(texts)]
 
 
 def ballot(**votes: str) -> str:
@@ -76,18 +83,18 @@ DIVIDED = {
 }
 
 
-async def settle(script: Generate, judge: Generate | None = None, **options: float) -> Verdict:
-    budget = int(options.get("token_budget", 100_000))
-    return await negotiate(
-        "How do I bake?",
-        [TEN, TEA],
-        generate=script,
-        embed=apart,
-        judge=judge,
-        token_budget=budget,
-        time_budget=options.get("time_budget", 5.0),
-        seed=7,
-    )
+async def settle(
+    script: Generate,
+    judge: Generate | None = None,
+    *,
+    candidates: Sequence[Candidate] = (TEN, TEA),
+    budget: Budget | None = None,
+    **options: Any,
+) -> Verdict:
+    """CAMP alone; Catfish has its own tests."""
+    panel = Panel(generate=script, embed=apart, judge=judge, catfish=False, **options)
+    budget = budget or Budget(100_000, 5.0)
+    return await negotiate("How do I bake?", candidates, panel, budget=budget, seed=7)
 
 
 async def no_call(prompts: Sequence[Prompt]) -> list[Reply]:
@@ -95,15 +102,13 @@ async def no_call(prompts: Sequence[Prompt]) -> list[Reply]:
 
 
 async def test_a_single_candidate_costs_nothing() -> None:
-    verdict = await negotiate("q", [TEN], generate=no_call, embed=apart, token_budget=1000, seed=1)
+    verdict = await settle(no_call, candidates=[TEN])
     assert (verdict.how, verdict.text, verdict.tokens) == ("only one", TEN.text, 0)
 
 
 async def test_identical_candidates_are_merged_and_cost_nothing() -> None:
     twin = Candidate(TEN.text.replace(" ", "\n "), ("sql",), 3)
-    verdict = await negotiate(
-        "q", [TEN, twin], generate=no_call, embed=apart, token_budget=1000, seed=1
-    )
+    verdict = await settle(no_call, candidates=[TEN, twin])
     assert (verdict.how, verdict.text) == ("identical", TEN.text)
     assert verdict.authors == ("shell", "sql")
 
@@ -111,9 +116,7 @@ async def test_identical_candidates_are_merged_and_cost_nothing() -> None:
 async def test_candidates_that_agree_are_not_voted_on() -> None:
     other = Candidate("So she has 18 left.\n#### 18", ("python",), 9)
     mine = Candidate("The answer is 18.", ("shell",), 5)
-    verdict = await negotiate(
-        "How many?", [mine, other], generate=no_call, embed=apart, token_budget=1000, seed=1
-    )
+    verdict = await settle(no_call, candidates=[mine, other])
     assert (verdict.how, verdict.text, verdict.agreement) == ("agreement", mine.text, 1.0)
 
 
@@ -165,14 +168,16 @@ async def test_a_judge_that_names_no_candidate_leaves_the_attending(reply: str) 
     assert (verdict.how, verdict.text) == ("attending", TEN.text)
 
 
-async def test_a_judge_that_times_out_leaves_the_attending() -> None:
+async def test_a_judge_that_takes_all_the_time_leaves_the_best_so_far() -> None:
     async def slow(prompts: Sequence[Prompt]) -> list[Reply]:
         await asyncio.sleep(60)
         return []
 
-    verdict = await settle(Script(DIVIDED, []), slow, time_budget=0.05)
-    assert (verdict.how, verdict.text, verdict.tokens) == ("attending", TEN.text, 20)
+    budget = Budget(100_000, 0.05)
+    verdict = await settle(Script(DIVIDED, []), slow, budget=budget)
+    assert (verdict.how, verdict.text, verdict.tokens) == ("budget", TEN.text, 20)
     assert "0.05 s" in verdict.note
+    assert budget.exhausted == "time"
 
 
 async def test_a_judge_that_fails_leaves_the_attending() -> None:
@@ -194,8 +199,10 @@ async def test_specialists_that_answer_junk_have_no_vote() -> None:
 
 
 async def test_votes_over_the_token_budget_are_not_asked_for() -> None:
-    verdict = await settle(no_call, token_budget=50)
+    budget = Budget(50, 5.0)
+    verdict = await settle(no_call, budget=budget)
     assert (verdict.how, verdict.text, verdict.tokens) == ("budget", TEN.text, 0)
+    assert budget.state()["exhausted"] == "tokens"
 
 
 async def test_a_judge_over_the_token_budget_leaves_the_draft_with_the_most_votes() -> None:
@@ -206,10 +213,24 @@ async def test_a_judge_over_the_token_budget_leaves_the_draft_with_the_most_vote
     }
     script = Script(votes, [])
     script.tokens = 600
-    verdict = await negotiate(
-        "q", [TEN, TEA, SQL], generate=script, embed=apart, token_budget=2000, seed=3
-    )
+    verdict = await settle(script, candidates=[TEN, TEA, SQL], budget=Budget(2000, 5.0))
     assert (verdict.how, verdict.text) == ("budget", TEA.text)
+
+
+async def test_the_deep_judge_decides_where_drafts_hardly_agree() -> None:
+    plain, deep = Script(DIVIDED, []), Script(DIVIDED, [chooses(TEA.text)] * 2)
+    verdict = await settle(plain, plain, deep_judge=deep)
+    assert (verdict.judge, verdict.text) == ("deep judge", TEA.text)
+
+
+async def test_a_domain_may_ask_for_the_deep_judge_whatever_the_agreement() -> None:
+    plain, deep = Script(DIVIDED, [chooses(TEN.text)] * 2), Script(DIVIDED, [chooses(TEA.text)] * 2)
+    used = []
+    for asks in (False, True):
+        panel = Panel(plain, alike, plain, deep_judge=deep, deep=asks, catfish=False)
+        verdict = await negotiate("q", [TEN, TEA], panel, budget=Budget(100_000, 5), seed=7)
+        used.append((verdict.judge, verdict.text))
+    assert used == [("judge", TEN.text), ("deep judge", TEA.text)]
 
 
 async def test_the_seed_alone_decides_the_order_of_the_drafts() -> None:
@@ -220,9 +241,8 @@ async def test_the_seed_alone_decides_the_order_of_the_drafts() -> None:
         return [Reply("", 0) for _ in prompts]
 
     for seed in (*range(12), 0):
-        await negotiate(
-            "q", [TEN, TEA], generate=watch, embed=apart, token_budget=10_000, seed=seed
-        )
+        panel = Panel(generate=watch, embed=apart, catfish=False)
+        await negotiate("q", [TEN, TEA], panel, budget=Budget(10_000, 5.0), seed=seed)
     assert seen[0] == seen[-1]
     assert len(set(seen)) == 2
 
@@ -263,15 +283,14 @@ async def test_a_real_panel_votes_and_a_real_judge_rules(
     verdict = await negotiate(
         "How do I bake bread?",
         [TEN, TEA],
-        generate=generate,
-        embed=embedder.embed,
-        token_budget=8000,
-        time_budget=120,
+        Panel(generate=generate, embed=embedder.embed),
+        budget=Budget(8000, 120),
         seed=1,
     )
     assert verdict.agreement < 0.5
-    assert verdict.text in (TEN.text, TEA.text)
-    assert verdict.how in ("consensus", "attending", "arbitration")
+    assert verdict.text in [candidate.text for candidate in verdict.candidates]
+    assert verdict.how in ("consensus", "attending", "arbitration", "dissent")
+    assert verdict.gate is not None
     assert [prompt.adapter for prompt in asked[:2]] == ["shell", "python"]
     assert [(vote.specialist, vote.candidate) for vote in verdict.votes].count(("shell", 0)) == 1
     for reply in replies[:2]:

@@ -1,0 +1,76 @@
+"""Panels to measure the negotiator on: real drafts and votes, and what a right answer holds.
+
+``panels/prompts.jsonl`` is written by hand. ``panels/panels.jsonl`` is what the shipped adapters
+said to it, recorded by ``kiki bench negotiator --record``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from negotiator.ballot import Vote
+from negotiator.candidate import Candidate
+
+FOLDER = Path(__file__).with_name("panels")
+PROMPTS = FOLDER / "prompts.jsonl"
+PANELS = FOLDER / "panels.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class PanelPrompt:
+    """A question, its panel (the attending first), and patterns that a right answer matches."""
+
+    question: str
+    adapters: tuple[str, ...]
+    expect: tuple[str, ...]
+
+    def right(self, answer: str) -> bool:
+        """Whether every pattern is in the answer. Code isn't run, so this is a lower bound of
+        what is wrong with it."""
+        flags = re.IGNORECASE | re.MULTILINE
+        return all(re.search(pattern, answer, flags) for pattern in self.expect)
+
+
+@dataclass(frozen=True, slots=True)
+class PanelCase:
+    """A recorded panel. The votes are on the merged drafts."""
+
+    prompt: PanelPrompt
+    drafts: tuple[Candidate, ...]
+    votes: tuple[Vote, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "question": self.prompt.question,
+            "drafts": [asdict(draft) for draft in self.drafts],
+            "votes": [asdict(vote) for vote in self.votes],
+        }
+
+
+def read_prompts(path: Path = PROMPTS) -> tuple[PanelPrompt, ...]:
+    return tuple(
+        PanelPrompt(row["question"], tuple(row["adapters"]), tuple(row["expect"]))
+        for row in _rows(path)
+    )
+
+
+def read_panels(path: Path = PANELS) -> tuple[PanelCase, ...]:
+    """The recorded panels of prompts that there still are."""
+    prompts = {prompt.question: prompt for prompt in read_prompts()}
+    return tuple(
+        PanelCase(
+            prompts[row["question"]],
+            tuple(Candidate(d["text"], tuple(d["authors"]), d["tokens"]) for d in row["drafts"]),
+            tuple(Vote(**vote) for vote in row["votes"]),
+        )
+        for row in _rows(path)
+        if row["question"] in prompts
+    )
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
