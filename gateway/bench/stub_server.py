@@ -65,6 +65,8 @@ class StubProtocol(asyncio.Protocol):
             self._reply({"object": "list", "data": [card]})
         elif path == "/version":
             self._reply({"version": "0.32.0"})
+        elif path != "/v1/chat/completions":
+            self._write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
         elif not body.get("stream"):
             self._reply(_completion(int(body.get("max_tokens") or 16)))
         elif body["messages"][-1]["content"] == PACED:

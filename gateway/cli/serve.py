@@ -86,6 +86,8 @@ def listen(settings: Settings) -> socket.socket:
 def _run(settings: Settings, files: ModelFiles, listener: socket.socket) -> None:
     import asyncio
 
+    import uvloop
+
     from gateway.logs import configure_logging
     from gateway.server import serve
     from gateway.services import Services
@@ -104,4 +106,5 @@ def _run(settings: Settings, files: ModelFiles, listener: socket.socket) -> None
         who = "everyone who reaches the port" if settings.allow_remote else "loopback only"
         click.echo(f"memory: {settings.data_dir / 'memory'}; no API keys, open to {who}")
 
-    asyncio.run(serve(settings, files, listener, say_ready))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve(settings, files, listener, say_ready))
