@@ -128,13 +128,15 @@ class Projector(Generic[Store]):
 
     def settle(self, timeout: float) -> bool:
         """Waits until the store holds all that is in the journal now, and has followed it in what
-        belongs to the episodes and in what was deleted; False after ``timeout`` seconds."""
+        belongs to the episodes and in what was deleted; False after ``timeout`` seconds, and at
+        once while the store fails."""
         with self._changed:
             self._asked += 1
             goal = self._asked
             self._hurried = self._woken = True
             self._changed.notify_all()
-            return self._changed.wait_for(lambda: self._settled >= goal, timeout)
+            self._changed.wait_for(lambda: self._settled >= goal or self._failures > 0, timeout)
+            return self._settled >= goal
 
     def _run(self) -> None:
         while not self._stopping:
@@ -144,7 +146,7 @@ class Projector(Generic[Store]):
             with self._changed:
                 if not self._failures and not self._stopping:
                     self._settled = asked
-                    self._changed.notify_all()
+                self._changed.notify_all()
                 # A new episode doesn't cut short the wait for a store that is down.
                 self._changed.wait_for(
                     lambda: self._stopping or (self._woken and not self._failures),

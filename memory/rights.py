@@ -150,14 +150,21 @@ class Rights:
         counts = self._journal.removals.erase(owner, ids)
         return Erased(counts, self._followed())
 
-    def delete_all(self, owner: Owner) -> Erased:
-        """Deletes all there is of the owner, and looks whether it is gone from both stores."""
-        counts = self._journal.removals.clear(owner)
+    def delete_all(self, owners: Sequence[Owner]) -> Erased:
+        """Deletes all there is of the owners, and looks whether it is gone from both stores."""
+        counts = sum((self._journal.removals.clear(owner) for owner in owners), Counts())
         followed = self._followed()
-        while followed and (more := self._clear_shared(owner)):
-            counts += more
-            followed = self._followed()
-        return Erased(counts, followed and self._is_empty(owner))
+        try:
+            while followed and (more := self._clear_all_shared(owners)) != Counts():
+                counts += more
+                followed = self._followed()
+            return Erased(counts, followed and all(map(self._is_empty, owners)))
+        except StoreUnavailableError:
+            return Erased(counts, followed=False)
+
+    def _clear_all_shared(self, owners: Sequence[Owner]) -> Counts:
+        cleared = (self._clear_shared(owner) for owner in owners)
+        return sum((counts for counts in cleared if counts is not None), Counts())
 
     def _clear_shared(self, owner: Owner) -> Counts | None:
         """What other gateways wrote into a shared store is in no journal here."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Iterator
-from typing import Annotated, Any, Literal, Protocol
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Annotated, Any, Literal, ParamSpec, Protocol, TypeVar
 
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import StreamingResponse
@@ -51,6 +53,9 @@ router = APIRouter(responses={status: {"model": ErrorEnvelope} for status in (40
 WAIT_S = 30.0
 WAIT_STEP_S = 0.02
 BATCH = 256
+P = ParamSpec("P")
+Result = TypeVar("Result")
+_FOLLOWING = ThreadPoolExecutor(4, thread_name_prefix="kiki-rights")
 User = Annotated[str | None, Query(max_length=200, description="Whose memory; as in chat.")]
 Scope = Annotated[
     Literal["user", "tenant"], Query(description="One user's memory, or that of all the tenant's.")
@@ -277,7 +282,7 @@ async def edit(request: Request, id: Id, body: MemoryEdit, user: User = None) ->
     if body.text is None and body.answer is None:
         raise RequestError("Nothing to change.", param="text", fix="Give text or answer.")
     rights = _services(request).aeon.rights
-    edited = await asyncio.to_thread(
+    edited = await _followed(
         rights.edit,
         owner_of(user),
         id,
@@ -291,7 +296,7 @@ async def edit(request: Request, id: Id, body: MemoryEdit, user: User = None) ->
 async def delete(request: Request, id: Id, user: User = None) -> Deleted:
     """Delete an episode with all that was learnt from it, or a single fact or summary."""
     rights = _services(request).aeon.rights
-    erased = await asyncio.to_thread(rights.delete, owner_of(user), [id])
+    erased = await _followed(rights.delete, owner_of(user), [id])
     return _deleted(erased.counts, 1, followed=erased.followed)
 
 
@@ -306,24 +311,24 @@ async def delete_all(
     """Delete all that is remembered of a user, or of everyone of the tenant: from the journal,
     both stores and the kept replies, and look that it is gone."""
     aeon = _services(request).aeon
+    owners = await asyncio.to_thread(_owners, aeon, owner_of(user), scope)
+    if not all or confirm != "delete":
+        counts = await asyncio.to_thread(lambda: sum(map(aeon.rights.counts, owners), Counts()))
+        whose = "everyone" if scope == "tenant" else f"the user {user!r}" if user else "no user"
+        raise RequestError(
+            f"This would delete all {counts.episodes} episodes of {whose}.",
+            param="confirm" if all else "all",
+            code="confirmation_needed",
+            fix="To mean it, send all=true and confirm=delete.",
+        )
+    erased = await _followed(aeon.rights.delete_all, owners)
+    return _deleted(erased.counts, len(owners), followed=erased.followed)
 
-    def erase() -> Deleted:
-        owners = _owners(aeon, owner_of(user), scope)
-        if not all or confirm != "delete":
-            held = sum((aeon.rights.counts(one) for one in owners), Counts())
-            whose = "everyone" if scope == "tenant" else f"the user {user!r}" if user else "no user"
-            raise RequestError(
-                f"This would delete all {held.episodes} episodes of {whose}.",
-                param="confirm" if all else "all",
-                code="confirmation_needed",
-                fix="To mean it, send all=true and confirm=delete.",
-            )
-        erased = [aeon.rights.delete_all(one) for one in owners]
-        counts = sum((one.counts for one in erased), Counts())
-        followed = [one.followed for one in erased]
-        return _deleted(counts, len(owners), followed=False not in followed)
 
-    return await asyncio.to_thread(erase)
+async def _followed(change: Callable[P, Result], *args: P.args, **options: P.kwargs) -> Result:
+    """A change that waits for the stores, in a thread that chat doesn't need."""
+    loop = asyncio.get_running_loop()
+    return await loop.run_in_executor(_FOLLOWING, partial(change, *args, **options))
 
 
 def _owners(aeon: Aeon, owner: Owner, scope: Literal["user", "tenant"]) -> list[Owner]:

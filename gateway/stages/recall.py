@@ -15,7 +15,7 @@ log = logging.getLogger("kiki.gateway")
 
 
 class RecallStage:
-    """Searches the caller's own memory; a store that is down costs the recall, not the answer."""
+    """Searches the caller's own memory; what fails there costs the recall, not the answer."""
 
     name = "recall"
 
@@ -38,8 +38,11 @@ class RecallStage:
                 recollection = await asyncio.to_thread(self._search, turn)
         except StoreError as error:
             log.warning("recall failed: %s", error)
-            turn.memory = "unavailable"
-            decision |= {"memory": "unavailable", "error": str(error)}
+            _without(turn, decision, str(error))
+            return
+        except Exception as error:  # whatever fails in the memory, the answer goes on
+            log.exception("recall failed by an error of kiki's own")
+            _without(turn, decision, repr(error))
             return
         turn.recollection = recollection
         if recollection.block:
@@ -69,6 +72,11 @@ class RecallStage:
         """Episodes of this conversation that the client sent along as messages."""
         said = {message.content for message in turn.ask.messages if message.role == "user"}
         return self._aeon.said_in(turn.ask.owner, turn.ask.conversation, said)
+
+
+def _without(turn: Turn, decision: dict[str, object], reason: str) -> None:
+    turn.memory = "unavailable"
+    decision |= {"memory": "unavailable", "error": reason}
 
 
 def with_notes(messages: tuple[Message, ...], notes: str) -> tuple[Message, ...]:

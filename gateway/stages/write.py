@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from gateway.replies import completion
 from gateway.turn import Turn
-from kiki.errors import StoreError
+from kiki.errors import IdempotencyConflictError, StoreError
 from memory import NEXT_TURN, Aeon, Episode, IdempotentReply
 
 log = logging.getLogger("kiki.gateway")
@@ -24,23 +24,29 @@ class WriteStage:
         self._aeon = aeon
 
     async def run(self, turn: Turn, decision: dict[str, object]) -> None:
-        kept = turn.ask.options.memory
-        reply = _reply(turn)
+        # The answer to a tool call's result comes with another request, which asks the same again.
+        kept = turn.ask.options.memory and turn.finish_reason != "tool_calls"
+        reply = None if turn.aborted else _reply(turn)
         if not kept and reply is None:
             decision["memory"] = "off"
             return
         try:
             with turn.waiting():
-                await asyncio.to_thread(self._write, turn, reply)
+                await asyncio.to_thread(self._write, turn, reply, kept)
         except StoreError as error:
             log.error("the episode %s was not kept: %s", turn.ask.id, error)
-            turn.memory = "unavailable"
-            decision |= {"kept": False, "error": str(error)}
+            _not_kept(turn, decision, str(error))
+            return
+        except IdempotencyConflictError:
+            raise
+        except Exception as error:  # the answer is there, and is told that it isn't remembered
+            log.exception("the episode %s was not kept", turn.ask.id)
+            _not_kept(turn, decision, repr(error))
             return
         decision |= {"kept": kept, "episode": turn.ask.id if kept else None}
 
-    def _write(self, turn: Turn, reply: IdempotentReply | None) -> None:
-        if turn.ask.options.memory:
+    def _write(self, turn: Turn, reply: IdempotentReply | None, kept: bool) -> None:
+        if kept:
             self._aeon.write(self._episode(turn), turn.vector, reply)
         elif reply is not None:
             self._aeon.keep_reply(turn.ask.owner, reply)
@@ -58,7 +64,13 @@ class WriteStage:
             domains=tuple(domain.name for domain in turn.route.active) if turn.route else (),
             adapters=turn.mount.mix.weights,
             created=datetime.fromtimestamp(ask.created, UTC),
+            status="aborted" if turn.aborted else "complete",
         )
+
+
+def _not_kept(turn: Turn, decision: dict[str, object], reason: str) -> None:
+    turn.memory = "unavailable"
+    decision |= {"kept": False, "error": reason}
 
 
 def _reply(turn: Turn) -> IdempotentReply | None:

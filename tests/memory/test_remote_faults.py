@@ -232,7 +232,7 @@ def test_what_another_gateway_wrote_can_be_deleted_by_its_owner_alone(
     with pytest.raises(UnknownMemoryError):
         two.rights.delete(Owner("acme", "mallory"), [said[0].id])
     assert two.rights.delete(ALICE, [said[0].id]).counts.episodes == 1
-    erased = two.rights.delete_all(ALICE)
+    erased = two.rights.delete_all([ALICE])
     assert erased.counts.episodes == 3
     assert erased.followed
     assert upstream.points == {}

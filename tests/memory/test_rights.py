@@ -105,7 +105,7 @@ def test_deleting_all_leaves_the_other_owners(memory: Aeon, tmp_path: Path) -> N
         remember(memory, f"I like tea number {number}.", user=BOB.user)
     memory.keep_reply(ALICE, IdempotentReply("key", "print", SECRET))
     learnt(memory)
-    erased = memory.rights.delete_all(ALICE)
+    erased = memory.rights.delete_all([ALICE])
     assert erased.followed
     assert erased.counts.episodes == 5
     assert erased.counts.replies == 1
@@ -255,7 +255,7 @@ def test_what_is_exported_can_be_kept_again_and_nothing_is_doubled(memory: Aeon)
     assert episodes == said
     assert [one for one in exported if isinstance(one, Fact)] == memory.rights.facts(ALICE)
     assert memory.rights.keep(episodes) == [(one.id, False) for one in said]
-    memory.rights.delete_all(ALICE)
+    memory.rights.delete_all([ALICE])
     assert memory.rights.keep(episodes) == [(one.id, True) for one in said]
     learnt(memory)
     assert memory.episodes(ALICE, "c1") == said
