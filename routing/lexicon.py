@@ -13,6 +13,7 @@ import unicodedata
 import zlib
 from collections import Counter
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
@@ -24,6 +25,10 @@ LETTERS = (3, 4, 5)
 CHARACTERS = 4000
 """Of a longer text the beginning is read."""
 STEPS = 127
+KEPT_WORDS = 4096
+"""Words whose buckets are kept: hashing pieces takes longer than all else, and most words recur."""
+KEPT_LETTERS = 20
+"""A longer word isn't kept, which bounds the room to some 3 MB."""
 _WORD = re.compile(r"[^\W_]+[+#]*|[^\w\s]")
 
 Vector = NDArray[np.float32]
@@ -55,25 +60,47 @@ def weighed(text: str, rarity: Vector) -> tuple[NDArray[np.int64], Vector]:
     """A text's buckets with (1 + log count) * rarity, brought to length 1."""
     counted = counts(text)
     places = np.fromiter(counted, np.int64, len(counted))
-    often = [1.0 if count == 1 else 1 + math.log(count) for count in counted.values()]
-    values = np.array(often, np.float32) * rarity[places]
+    often = np.fromiter(counted.values(), np.float64, len(counted))
+    values = (1 + np.log(often)).astype(np.float32) * rarity[places]
     length = math.sqrt(float(values @ values))
     return places, values / np.float32(length) if length else values
 
 
 def counts(text: str) -> Counter[int]:
     """How often each bucket occurs: of words, of pairs of words, and of pieces of each word."""
-    decomposed = unicodedata.normalize("NFKD", text[:CHARACTERS]).lower()
-    plain = "".join(letter for letter in decomposed if not unicodedata.combining(letter))
-    words = _WORD.findall(plain)
-    found = words + [f"{first} {second}" for first, second in pairwise(words)]
+    words = _WORD.findall(_plain(text[:CHARACTERS]))
+    found = [_bucket(word) for word in words]
+    found += [_bucket(f"{first} {second}") for first, second in pairwise(words)]
     for word in set(words):
-        if len(word) > 1:
-            marked = f"<{word}>"
-            for length in LETTERS:
-                last = len(marked) - length
-                found += [f"{marked[at : at + length]}\0" for at in range(last + 1)]
-    return Counter(zlib.crc32(one.encode("utf-8", "replace")) % BUCKETS for one in found)
+        found += _known_pieces(word) if len(word) <= KEPT_LETTERS else _pieces(word)
+    return Counter(found)
+
+
+def _pieces(word: str) -> tuple[int, ...]:
+    """The buckets of a word's pieces; a single letter or sign has none."""
+    if len(word) < 2:
+        return ()
+    marked = f"<{word}>"
+    return tuple(
+        _bucket(f"{marked[at : at + length]}\0")
+        for length in LETTERS
+        for at in range(len(marked) - length + 1)
+    )
+
+
+_known_pieces = lru_cache(KEPT_WORDS)(_pieces)
+
+
+def _bucket(feature: str) -> int:
+    return zlib.crc32(feature.encode("utf-8", "replace")) % BUCKETS
+
+
+def _plain(text: str) -> str:
+    """Small letters without accents."""
+    if text.isascii():
+        return text.lower()
+    decomposed = unicodedata.normalize("NFKD", text).lower()
+    return "".join(letter for letter in decomposed if not unicodedata.combining(letter))
 
 
 def quantised(weights: Vector, rarity: Vector) -> Lexicon:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -181,7 +182,7 @@ class Router:
 
     def in_domain(self, reading: Reading) -> float:
         """The probability that the text is about any of the domains."""
-        features = scope_features(sigmoid(reading.log_odds), reading.similarities)
+        features = scope_features(reading.log_odds, reading.similarities)
         return float(self._head.scope.in_domain(features))
 
     def decide(
@@ -269,14 +270,14 @@ class Router:
 
 
 def _unit(vector: NDArray[np.float32]) -> NDArray[np.float32]:
-    if vector.shape != (DIMENSION,) or not np.isfinite(vector).all():
+    wide = vector.astype(np.float64)
+    length = math.sqrt(float(wide @ wide)) if vector.shape == (DIMENSION,) else math.nan
+    if not math.isfinite(length):
         raise RoutingError(
             f"The router was given a vector of shape {vector.shape} that isn't {DIMENSION} "
             "finite numbers.",
             fix="Give it the embedder's output for one text.",
         )
-    wide = vector.astype(np.float64)
-    length = float(np.linalg.norm(wide))
     return (wide / length if length else wide).astype(np.float32)
 
 

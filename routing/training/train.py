@@ -222,7 +222,7 @@ def _learn(
     calibration = calibrate.platt(np.concatenate(logits), target, weight)
     odds = [calibration.log_odds(part) for part in logits]
     scopes = np.concatenate(
-        [scope_features(sigmoid(part), close) for part, close in zip(odds, near, strict=True)]
+        [scope_features(part, close) for part, close in zip(odds, near, strict=True)]
     )
     counts = several_features(np.concatenate(odds), np.concatenate(words))
     labels = target.sum(axis=1)

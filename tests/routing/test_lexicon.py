@@ -1,11 +1,19 @@
 from __future__ import annotations
 
+import itertools
+import json
+import re
+import unicodedata
+import zlib
+from collections import Counter
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from routing.lexicon import BUCKETS, CHARACTERS, Lexicon, counts, quantised
+from routing.lexicon import BUCKETS, CHARACTERS, KEPT_LETTERS, Lexicon, counts, quantised
+from routing.neighbours import DATA
 from routing.training.words import fit_lexicon
 
 TEXTS = (
@@ -39,6 +47,32 @@ def test_a_text_of_which_nothing_is_known_says_nothing(lexicon: Lexicon) -> None
 def test_case_and_accents_make_no_difference(lexicon: Lexicon) -> None:
     assert counts("Débogage") == counts("debogage")
     assert lexicon.logits("SÉLECT") == pytest.approx(lexicon.logits("select"))
+
+
+def by_definition(text: str) -> Counter[int]:
+    """The features one by one: words, pairs of words, pieces of each different word."""
+    decomposed = unicodedata.normalize("NFKD", text[:CHARACTERS]).lower()
+    plain = "".join(letter for letter in decomposed if not unicodedata.combining(letter))
+    words = re.findall(r"[^\W_]+[+#]*|[^\w\s]", plain)
+    features = [*words, *(f"{first} {second}" for first, second in itertools.pairwise(words))]
+    for word in {word for word in words if len(word) > 1}:
+        marked = f"<{word}>"
+        for length in (3, 4, 5):
+            features += [f"{marked[at : at + length]}\0" for at in range(len(marked) - length + 1)]
+    return Counter(zlib.crc32(one.encode("utf-8", "replace")) % BUCKETS for one in features)
+
+
+@given(text=st.text())
+def test_any_text_has_its_words_pairs_and_pieces(text: str) -> None:
+    assert counts(text) == by_definition(text)
+
+
+def test_prompts_have_their_words_pairs_and_pieces_first_and_again() -> None:
+    lines = (DATA / "python.jsonl").read_text(encoding="utf-8").split("\n")
+    prompts = [json.loads(line)["prompt"] for line in lines if line][:200]
+    prompts.append("a word of more letters than are kept: " + "ab" * KEPT_LETTERS)
+    for _ in range(2):
+        assert [counts(prompt) for prompt in prompts] == [by_definition(p) for p in prompts]
 
 
 def test_the_same_texts_give_the_same_weights(lexicon: Lexicon) -> None:
