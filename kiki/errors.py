@@ -28,6 +28,7 @@ class KikiError(Exception):
 
     status = 500
     code = "internal_error"
+    exit_code = 1
 
     def __init__(self, message: str, *, fix: str | None = None) -> None:
         super().__init__(message)
@@ -42,6 +43,7 @@ class SettingsError(KikiError):
     """A setting has a wrong value."""
 
     code = "bad_setting"
+    exit_code = 78  # EX_CONFIG of sysexits.h: a service that ends with it isn't started again
 
 
 class AssetError(KikiError):

@@ -21,6 +21,7 @@ _COMMANDS = {
     "eval": ("gateway.cli.eval:command", "Measure the pipeline against its base."),
     "antibias": ("gateway.cli.antibias:command", "Train the bias detector."),
     "memory": ("gateway.cli.memory:command", "Look after the memory."),
+    "service": ("gateway.cli.service:command", "Run kiki as a service of this machine."),
     "config": ("gateway.cli.config:command", "Print every setting with its value and origin."),
     "doctor": ("gateway.cli.doctor:command", "Check models, stores, ports and versions."),
     "bench": ("gateway.cli.bench:command", "Measure this machine."),
@@ -37,9 +38,9 @@ def cli() -> None:
 
 
 def main() -> None:
-    """Run the command line; an error of ours is one message and exit code 1."""
+    """Run the command line; an error of ours is one message and exit code 1, of settings 78."""
     try:
         cli(standalone_mode=True)
     except KikiError as error:
         click.echo(f"kiki: {error}", err=True)
-        sys.exit(1)
+        sys.exit(error.exit_code)

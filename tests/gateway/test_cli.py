@@ -73,7 +73,7 @@ def test_config_prints_a_kiki_toml_that_can_be_read_back(tmp_path):
 
 def test_a_wrong_setting_ends_the_start_with_one_line():
     result = kiki("serve", KIKI_PORT="abc")
-    assert result.returncode == 1
+    assert result.returncode == 78
     assert result.stderr.startswith("kiki: KIKI_PORT = 'abc'")
     assert "Traceback" not in result.stderr
 
@@ -83,7 +83,7 @@ def test_a_port_in_use_is_said_before_anything_is_loaded():
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         result = kiki("serve", "--port", str(taken.getsockname()[1]))
-    assert result.returncode == 1
+    assert result.returncode == 78
     assert "Can't listen on" in result.stderr
     assert "--port" in result.stderr
 

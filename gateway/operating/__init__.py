@@ -1,0 +1,1 @@
+"""kiki as a service of the machine: systemd's units, launchd's agents."""
