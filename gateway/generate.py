@@ -36,16 +36,16 @@ class Prompt(Protocol):
 
 
 def generator(
-    engine: Engine, turn: Turn, reply: Callable[[str, int], ReplyT]
+    engine: Engine, turn: Turn, reply: Callable[[str, int], ReplyT], part: str
 ) -> Callable[[Sequence[Prompt]], Awaitable[list[ReplyT]]]:
-    """A callable that runs prompts together; their tokens are counted on the turn."""
+    """A callable that runs prompts together; their tokens are the turn's, spent on ``part``."""
 
     async def generate(prompts: Sequence[Prompt]) -> list[ReplyT]:
         with turn.waiting():
             completions = await complete(engine, [engine_request(prompt) for prompt in prompts])
         replies = []
         for completion in completions:
-            turn.usage += completion.usage
+            turn.spend(part, completion.usage)
             tokens = completion.usage.prompt_tokens + completion.usage.completion_tokens
             replies.append(reply(strip_thinking(completion.text), tokens))
         return replies

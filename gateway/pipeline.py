@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Protocol
 
 from gateway.stages.infer import InferStage
-from gateway.turn import Ask, Turn
+from gateway.turn import Ask, Piece, Turn
 
 
 class Stage(Protocol):
@@ -39,23 +40,29 @@ class Pipeline:
         await _run(self.recall, turn)
         return turn
 
-    async def answer(self, turn: Turn) -> AsyncGenerator[str, None]:
+    async def answer(self, turn: Turn) -> AsyncGenerator[Piece, None]:
         """Stages 4 to 7: gives the text as it comes, or at once where stages 5 or 6 must see it.
 
-        The episode is journalled before the generator ends, so that the end acknowledges it.
+        The episode is journalled before the generator ends, so that the end acknowledges it; where
+        the caller leaves before, with what was written until then, as aborted.
         """
-        if turn.held:
-            await _run(self.infer, turn)
-        else:
-            with turn.stage(self.infer.name) as decision:
-                async with aclosing(self.infer.stream(turn, decision)) as pieces:
-                    async for piece in pieces:
-                        with turn.waiting():
-                            yield piece
-        await _run(self.negotiate, turn)
-        await _run(self.antibias, turn)
-        if turn.held:
-            yield turn.answer
+        try:
+            if turn.held:
+                await _run(self.infer, turn)
+            else:
+                with turn.stage(self.infer.name) as decision:
+                    async with aclosing(self.infer.stream(turn, decision)) as pieces:
+                        async for piece in pieces:
+                            with turn.waiting():
+                                yield piece
+            await _run(self.negotiate, turn)
+            await _run(self.antibias, turn)
+            if turn.held:
+                yield Piece(turn.answer)
+        except (GeneratorExit, asyncio.CancelledError):
+            turn.aborted = True
+            await _run(self.write, turn)
+            raise
         await _run(self.write, turn)
 
 

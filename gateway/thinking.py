@@ -6,9 +6,13 @@ OPEN, CLOSE = "<think>", "</think>"
 
 
 class ThinkingStripper:
-    """Feed pieces, get back what may be shown. White space around a removed block goes too."""
+    """Feed pieces, get back what may be shown. White space around a removed block goes too.
+
+    ``thought`` is what the last call took out, without its tags.
+    """
 
     def __init__(self) -> None:
+        self.thought = ""
         self._pending = ""
         self._inside = False
         self._trim = True
@@ -16,6 +20,7 @@ class ThinkingStripper:
     def feed(self, piece: str) -> str:
         """The part of the text so far that is certainly not thinking and was not yet given."""
         self._pending += piece
+        self.thought = ""
         shown = ""
         while True:
             tag = CLOSE if self._inside else OPEN
@@ -34,11 +39,13 @@ class ThinkingStripper:
 
     def flush(self) -> str:
         """The rest, when the answer has ended; an unclosed block stays hidden."""
+        self.thought = ""
         rest, self._pending = self._show(self._pending), ""
         return rest
 
     def _show(self, text: str) -> str:
         if self._inside:
+            self.thought += text
             return ""
         if self._trim:
             text = text.lstrip()

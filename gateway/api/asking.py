@@ -5,13 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from dataclasses import replace
 from typing import Any
 
-from adapters.engines.base import Message, Sampling
+from adapters.engines.base import Message
 from adapters.mix import Mix
+from gateway.api.chat_schemas import ChatRequest
 from gateway.api.fields import clean_text, refuse_message_extras, refuse_unserved
 from gateway.api.owner import owner_of
-from gateway.api.schemas import ChatMessage, ChatRequest
+from gateway.api.sampling import sampling_of, variables_of
+from gateway.api.schemas import ChatMessage
+from gateway.api.tools import calls_of, check_results, tools_of
 from gateway.models import ServedModel
 from gateway.services import Services
 from gateway.settings import Settings
@@ -35,22 +39,42 @@ def ask_of(
     refuse_unserved(body.model_extra or {}, _KNOWN_FIELDS)
     settings = services.settings
     served = services.models.resolve(body.model)
+    engine = services.engine.capabilities
     messages = _messages(body.messages)
     owner = owner_of(body.user)
-    return Ask(
+    ask = Ask(
         id=request_id,
         model=body.model,
         owner=owner,
         conversation=clean_text(body.kiki.conversation or "", "kiki.conversation")
         or _conversation(owner, messages),
         messages=messages,
-        sampling=_sampling(body, settings, services.engine.capabilities.context_tokens),
+        sampling=sampling_of(body, settings, engine),
         options=_options(body, served, settings),
         created=time.time(),
         stream=bool(body.stream),
         idempotency=_idempotency(key, body) if key else None,
+        choices=body.n or 1,
+        tools=tools_of(body, engine),
+        variables=variables_of(body, engine),
         received=received,
     )
+    return _as_written(ask, body) if ask.verbatim else ask
+
+
+def _as_written(ask: Ask, body: ChatRequest) -> Ask:
+    """Without what would rewrite the answer. Raises RequestError where the caller asks for both."""
+    kiki = body.kiki
+    asked = {"plan": kiki.plan == "panel", "negotiate": kiki.negotiate, "antibias": kiki.antibias}
+    for name, wanted in asked.items():
+        if wanted:
+            raise RequestError(
+                f"kiki.{name} would rewrite an answer with tools, JSON, logprobs or n > 1.",
+                param=f"kiki.{name}",
+                code="unsupported_parameter",
+                fix="Leave one of them out.",
+            )
+    return replace(ask, options=replace(ask.options, negotiate=False, antibias=False))
 
 
 def _messages(given: list[ChatMessage]) -> tuple[Message, ...]:
@@ -58,32 +82,15 @@ def _messages(given: list[ChatMessage]) -> tuple[Message, ...]:
     for number, message in enumerate(given):
         refuse_message_extras(message.model_extra or {}, number)
         role = "system" if message.role == "developer" else message.role
+        param = f"messages[{number}].content"
         if role == "user" and not message.text.strip():
-            raise RequestError(
-                "A user message is empty.",
-                param=f"messages[{number}].content",
-                fix="Ask something.",
-            )
-        messages.append(Message(role, clean_text(message.text, f"messages[{number}].content")))
+            raise RequestError("A user message is empty.", param=param, fix="Ask something.")
+        text = clean_text(message.text, param)
+        messages.append(Message(role, text, calls_of(message, number), message.tool_call_id))
     if all(message.role != "user" for message in messages):
         raise RequestError("No message has the role user.", param="messages", fix="Add one.")
+    check_results(given)
     return tuple(messages)
-
-
-def _sampling(body: ChatRequest, settings: Settings, context_tokens: int) -> Sampling:
-    limit = body.max_completion_tokens or body.max_tokens or settings.default_max_tokens
-    stop = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ())
-    if len(stop) > 4 or any(not text for text in stop):
-        raise RequestError("stop takes one to four texts, none of them empty.", param="stop")
-    temperature = body.temperature
-    return Sampling(
-        max_tokens=min(limit, context_tokens),
-        temperature=settings.default_temperature if temperature is None else temperature,
-        top_p=1.0 if body.top_p is None else body.top_p,
-        # llama.cpp's seed has 32 bits, and the last one means "random".
-        seed=None if body.seed is None else body.seed % (2**32 - 1),
-        stop=stop,
-    )
 
 
 def _options(body: ChatRequest, served: ServedModel, settings: Settings) -> Options:

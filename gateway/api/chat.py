@@ -10,8 +10,9 @@ from fastapi.responses import JSONResponse, Response
 
 from gateway import replies
 from gateway.api.asking import MAX_KEY, ask_of
+from gateway.api.chat_schemas import ChatCompletion, ChatRequest
 from gateway.api.leaving import unless_left
-from gateway.api.schemas import ChatCompletion, ChatRequest, ErrorEnvelope
+from gateway.api.schemas import ErrorEnvelope
 from gateway.api.streaming import Wishes, streamed
 from gateway.services import Services
 from gateway.turn import Ask

@@ -10,25 +10,13 @@ from kiki.names import near
 
 # A field is let through when it has the value that changes nothing.
 _NEUTRAL: dict[str, tuple[object, ...]] = {
-    "n": (1,),
-    "tools": ([],),
-    "tool_choice": ("none", "auto"),
-    "parallel_tool_calls": (True, False),
     "functions": ([],),
     "function_call": ("none", "auto"),
-    "response_format": ({"type": "text"},),
-    "logprobs": (False,),
-    "top_logprobs": (0,),
-    "logit_bias": ({},),
-    "presence_penalty": (0,),
-    "frequency_penalty": (0,),
     "modalities": (["text"],),
     "audio": (),
     "prediction": (),
     "web_search_options": (),
-    "reasoning_effort": (),
     "verbosity": (),
-    "chat_template_kwargs": ({},),
 }
 # These never change an answer here; a caller loses nothing.
 _WITHOUT_EFFECT = frozenset(
@@ -36,12 +24,16 @@ _WITHOUT_EFFECT = frozenset(
 )
 
 # Clients send an assistant's answer back with fields that say "nothing".
-_NEUTRAL_IN_MESSAGE: dict[str, object] = {"tool_calls": [], "annotations": [], "refusal": None}
+_NEUTRAL_IN_MESSAGE: dict[str, object] = {"annotations": []}
+# What kiki itself gave with an answer; templates take an answer without its thinking.
+_GIVEN_BACK = frozenset({"reasoning", "reasoning_content"})
 
 
 def refuse_message_extras(extra: dict[str, Any], number: int) -> None:
     """Raise RequestError for a field of message ``number`` that kiki would not pass on."""
     for name, value in extra.items():
+        if name in _GIVEN_BACK:
+            continue
         if value is not None and value != _NEUTRAL_IN_MESSAGE.get(name):
             raise RequestError(
                 f"kiki can't serve {name!r} in a message.",
@@ -69,6 +61,11 @@ def refuse_unserved(extra: dict[str, Any], known: frozenset[str]) -> None:
                 code="unsupported_parameter",
                 fix="Leave it out.",
             )
+
+
+def unserved(param: str, message: str) -> RequestError:
+    """The error for a field that the engine in use can't serve, alone or beside others."""
+    return RequestError(message, param=param, code="unsupported_parameter", fix="Leave it out.")
 
 
 def clean_text(text: str, param: str) -> str:

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    model_validator,
+)
 
 MAX_TEXT = 1_000_000
 
@@ -26,20 +33,47 @@ class TextPart(BaseModel):
     text: str = Field(max_length=MAX_TEXT)
 
 
+class FunctionCall(BaseModel):
+    """A function's name, and its arguments as JSON."""
+
+    name: str = Field(min_length=1, max_length=64)
+    arguments: str = Field(max_length=MAX_TEXT)
+
+
+class MessageToolCall(BaseModel):
+    """A call that the assistant asked for."""
+
+    id: str = Field(min_length=1, max_length=200)
+    type: Literal["function"] = "function"
+    function: FunctionCall
+
+
 class ChatMessage(BaseModel):
-    """One message. ``developer`` is read as ``system``."""
+    """One message. ``developer`` is read as ``system``; ``name`` has no effect."""
 
     model_config = ConfigDict(extra="allow")
 
-    role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[TextPart] = Field(max_length=MAX_TEXT)
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | list[TextPart] | None = Field(None, max_length=MAX_TEXT)
     name: str | None = None
+    tool_calls: list[MessageToolCall] | None = None
+    tool_call_id: str | None = Field(None, max_length=200)
+
+    @model_validator(mode="after")
+    def _whole(self) -> ChatMessage:
+        if self.content is None and not self.tool_calls:
+            raise ValueError("content is missing")
+        if self.tool_calls and self.role != "assistant":
+            raise ValueError("only an assistant's message has tool_calls")
+        if (self.tool_call_id is None) == (self.role == "tool"):
+            raise ValueError("a tool's message, and no other, has a tool_call_id")
+        return self
 
     @property
     def text(self) -> str:
         if isinstance(self.content, str):
             return self.content
-        return "\n".join(part.text for part in self.content)
+        return "\n".join(part.text for part in self.content or ())
 
 
 class KikiOptions(BaseModel):
@@ -66,32 +100,6 @@ class KikiOptions(BaseModel):
         description="True: the answer is reviewed. False: it is not. Unset: by the domain table.",
     )
     strip_thinking: bool = Field(True, description="Take `<think>` blocks out of the answer.")
-
-
-class StreamOptions(BaseModel):
-    include_usage: bool = False
-
-
-class ChatRequest(BaseModel):
-    """`POST /v1/chat/completions`."""
-
-    model_config = ConfigDict(extra="allow")
-
-    model: str = Field(min_length=1, max_length=200)
-    messages: list[ChatMessage] = Field(min_length=1, max_length=2000)
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
-    max_tokens: int | None = Field(None, ge=1)
-    max_completion_tokens: int | None = Field(None, ge=1)
-    temperature: float | None = Field(None, ge=0, le=2)
-    top_p: float | None = Field(None, gt=0, le=1)
-    seed: int | None = Field(None, ge=-(2**63), lt=2**63)
-    stop: str | list[str] | None = None
-    user: str | None = Field(None, max_length=200)
-    metadata: dict[str, str] | None = None
-    strip_thinking: bool = True
-    raw_mode: bool = Field(False, description="Routing, mount and inference only.")
-    kiki: KikiOptions = KikiOptions()
 
 
 class RouteRequest(BaseModel):
@@ -168,38 +176,6 @@ class RouteAnswers(BaseModel):
     """The answers to a list of queries, in its order."""
 
     results: list[RouteAnswer]
-
-
-class Usage(BaseModel):
-    prompt_tokens: int
-    completion_tokens: int
-    total_tokens: int
-    prompt_tokens_details: dict[str, int]
-
-
-class AnswerMessage(BaseModel):
-    role: Literal["assistant"] = "assistant"
-    content: str
-    refusal: None = None
-
-
-class Choice(BaseModel):
-    index: int
-    message: AnswerMessage
-    logprobs: None = None
-    finish_reason: Literal["stop", "length"]
-
-
-class ChatCompletion(BaseModel):
-    """The answer; ``kiki`` is there when asked for, or when memory was unavailable."""
-
-    id: str
-    object: Literal["chat.completion"] = "chat.completion"
-    created: int
-    model: str
-    choices: list[Choice]
-    usage: Usage
-    kiki: dict[str, Any] | None = None
 
 
 class Model(BaseModel):

@@ -18,7 +18,7 @@ from adapters.engines.tasks import end_tasks
 from gateway import replies
 from gateway.api import errors
 from gateway.services import Services
-from gateway.turn import Ask, Turn
+from gateway.turn import Ask, Piece, Turn
 from kiki.errors import KikiError
 
 log = logging.getLogger("kiki.gateway")
@@ -53,27 +53,28 @@ async def streamed(services: Services, ask: Ask, wishes: Wishes) -> Response:
         if first.done():
             first.result()
         headers = replies.headers(replies.explanation(turn))
-        texts = _kept_alive(first, pieces) if turn.held else _in_order(first, pieces)
-        return EventStream(_events(services, turn, texts, wishes), headers, stack.pop_all())
+        flow = _kept_alive(first, pieces) if turn.held else _in_order(first, pieces)
+        return EventStream(_events(services, turn, flow, wishes), headers, stack.pop_all())
 
 
 async def _events(
-    services: Services, turn: Turn, texts: AsyncGenerator[str, None], wishes: Wishes
+    services: Services, turn: Turn, pieces: AsyncGenerator[Piece | None, None], wishes: Wishes
 ) -> AsyncGenerator[str, None]:
     chunks = replies.Chunks(turn.ask.id, int(turn.ask.created), turn.ask.model)
-    yield chunks.role()
+    for number in range(turn.ask.choices):
+        yield chunks.role(number)
     waiting_for_first = True
     try:
-        async with aclosing(texts):
-            async for text in texts:
-                if text is replies.KEEP_ALIVE:
-                    yield text
+        async with aclosing(pieces):
+            async for piece in pieces:
+                if piece is None:
+                    yield replies.KEEP_ALIVE
                     continue
                 if waiting_for_first:
                     waited = time.perf_counter() - turn.ask.received
                     services.telemetry.first_token_seconds.observe(waited)
                     waiting_for_first = False
-                yield chunks.text(text)
+                yield chunks.piece(piece)
     except KikiError as error:
         log.error("the stream of %s broke: %s", turn.ask.id, error)
         services.telemetry.broken_streams.labels(error.code).inc()
@@ -85,42 +86,45 @@ async def _events(
         yield _error_event(errors.OWN_ERROR)
         return
     services.telemetry.count_turn(turn)
-    kiki = replies.visible(replies.completion(turn), wishes.explain).get("kiki")
-    yield chunks.end(turn.finish_reason, kiki)
+    kiki = replies.visible({"kiki": replies.explanation(turn)}, wishes.explain).get("kiki")
+    choices = turn.choices
+    for number, choice in enumerate(choices):
+        last = number == len(choices) - 1
+        yield chunks.end(choice.finish_reason, kiki if last else None, number)
     if wishes.usage:
         yield chunks.usage(replies.usage(turn))
     yield replies.DONE
 
 
 async def _in_order(
-    first: asyncio.Task[str | None], pieces: AsyncIterator[str]
-) -> AsyncGenerator[str, None]:
-    text = await first
-    if text is not None:
-        yield text
+    first: asyncio.Task[Piece | None], pieces: AsyncIterator[Piece]
+) -> AsyncGenerator[Piece | None, None]:
+    piece = await first
+    if piece is not None:
+        yield piece
         async for piece in pieces:
             yield piece
 
 
 async def _kept_alive(
-    first: asyncio.Task[str | None], pieces: AsyncIterator[str]
-) -> AsyncGenerator[str, None]:
-    """The pieces, with a comment every five seconds while there is none."""
+    first: asyncio.Task[Piece | None], pieces: AsyncIterator[Piece]
+) -> AsyncGenerator[Piece | None, None]:
+    """The pieces, with None every five seconds while there is none."""
     waiting = first
     try:
         while True:
             while not (await asyncio.wait({waiting}, timeout=KEEP_ALIVE_S))[0]:
-                yield replies.KEEP_ALIVE
-            text = waiting.result()
-            if text is None:
+                yield None
+            piece = waiting.result()
+            if piece is None:
                 return
-            yield text
+            yield piece
             waiting = asyncio.create_task(_next(pieces))
     finally:
         await end_tasks({waiting})
 
 
-async def _next(pieces: AsyncIterator[str]) -> str | None:
+async def _next(pieces: AsyncIterator[Piece]) -> Piece | None:
     return await anext(pieces, None)
 
 
@@ -129,11 +133,13 @@ def replay_stream(reply: dict[str, Any], wishes: Wishes) -> Response:
 
     async def events() -> AsyncGenerator[str, None]:
         chunks = replies.Chunks(reply["id"], reply["created"], reply["model"])
-        choice = reply["choices"][0]
-        yield chunks.role()
-        yield chunks.text(choice["message"]["content"])
         kiki = replies.visible(reply, wishes.explain).get("kiki")
-        yield chunks.end(choice["finish_reason"], kiki)
+        last = reply["choices"][-1]["index"]
+        for choice in reply["choices"]:
+            number = choice["index"]
+            yield chunks.role(number)
+            yield chunks.whole(choice)
+            yield chunks.end(choice["finish_reason"], kiki if number == last else None, number)
         if wishes.usage:
             yield chunks.usage(reply["usage"])
         yield replies.DONE

@@ -11,7 +11,8 @@ from pydantic import ValidationError
 from gateway import replies
 from gateway.api.arrival import new_id
 from gateway.api.asking import ask_of
-from gateway.api.schemas import ChatMessage, ChatRequest, KikiOptions
+from gateway.api.chat_schemas import ChatRequest
+from gateway.api.schemas import ChatMessage, KikiOptions
 from gateway.evaluation.arms import FULL, RAW, Outcome, Said, outcome
 from gateway.evaluation.question import Benchmark, Question
 from gateway.models import AUTO, BASE_MODEL

@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 
 from adapters.engines.base import Engine
-from antibias.deframe import Embed
+from antibias.prompt import Embed
 from antibias.prompt import Reply
 from antibias.review import DEFAULT_SETTINGS, review
 from gateway.generate import generator
@@ -34,7 +34,7 @@ class AntibiasStage:
         found = await review(
             turn.ask.question,
             turn.answer,
-            generate=generator(self._engine, turn, Reply),
+            generate=generator(self._engine, turn, Reply, "revision"),
             embed=self._embed,
             settings=replace(
                 settings, token_budget=budget.tokens_left, time_budget=budget.seconds_left

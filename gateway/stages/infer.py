@@ -6,10 +6,12 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
-from adapters.engines.base import Delta, Engine, GenerateRequest, Usage, collect
+from adapters.engines.base import Delta, Engine, GenerateRequest, Sampling, collect
+from adapters.engines.written_tools import generate
 from adapters.mix import BASE, Mix
-from gateway.thinking import ThinkingStripper, strip_thinking
-from gateway.turn import Answered, Turn
+from gateway.thinking import strip_thinking
+from gateway.turn import SEEDS, Answered, Ask, Piece, Turn
+from gateway.writing import Writing
 from kiki.errors import PromptTooLongError
 
 
@@ -37,35 +39,43 @@ class InferStage:
             )
         self._decide(turn, decision)
 
-    async def stream(self, turn: Turn, decision: dict[str, object]) -> AsyncGenerator[str, None]:
-        """The same for a single row, giving its text as it comes."""
-        stripper = ThinkingStripper() if turn.ask.options.strip_thinking else None
-        text = ""
+    async def stream(self, turn: Turn, decision: dict[str, object]) -> AsyncGenerator[Piece, None]:
+        """The same for one mix, giving what is written as it comes; a row a choice."""
+        ask = turn.ask
+        rows = [Writing(row, strip=ask.options.strip_thinking) for row in range(ask.choices)]
+        ended: dict[int, Answered] = {}
         self._drop_removed(turn, decision)
-        async with aclosing(self._deltas(turn, [turn.mount.mix], decision)) as deltas:
+        mix = turn.mount.mix
+        async with aclosing(self._deltas(turn, [mix] * ask.choices, decision)) as deltas:
             while True:
                 with turn.waiting():
                     delta = await anext(deltas, None)
                 if delta is None:
                     break
-                piece = stripper.feed(delta.text) if stripper else delta.text
-                if delta.finish_reason and stripper:
-                    piece += stripper.flush()
-                text += piece
+                row = rows[delta.row]
+                piece = row.take(delta)
+                turn.answer = rows[0].text
                 if delta.finish_reason:
-                    author = _author(turn.mount.mix)
-                    usage = delta.usage or Usage()
-                    self._add(turn, Answered(author, text, delta.finish_reason, usage))
-                    self._decide(turn, decision)
+                    ended[delta.row] = row.answered(delta, _author(mix))
+                    if len(ended) == ask.choices:
+                        self._end(turn, [ended[place] for place in range(ask.choices)], decision)
                 if piece:
                     yield piece
+
+    def _end(self, turn: Turn, choices: list[Answered], decision: dict[str, object]) -> None:
+        first, *others = choices
+        self._add(turn, first)
+        turn.others = others
+        for other in others:
+            turn.spend("draft", other.usage)
+        self._decide(turn, decision)
 
     async def _deltas(
         self, turn: Turn, mixes: Sequence[Mix], decision: dict[str, object]
     ) -> AsyncGenerator[Delta, None]:
         """The engine's deltas; where only the recalled notes make the prompt too long, without."""
         try:
-            async with aclosing(self._engine.generate(_requests(turn, mixes))) as deltas:
+            async with aclosing(generate(self._engine, _requests(turn, mixes))) as deltas:
                 async for delta in deltas:
                     yield delta
         except PromptTooLongError:
@@ -75,7 +85,7 @@ class InferStage:
             return
         turn.prompt = turn.ask.messages
         decision["notes"] = "left out: with them the prompt is too long"
-        async with aclosing(self._engine.generate(_requests(turn, mixes))) as deltas:
+        async with aclosing(generate(self._engine, _requests(turn, mixes))) as deltas:
             async for delta in deltas:
                 yield delta
 
@@ -96,7 +106,7 @@ class InferStage:
 
     def _add(self, turn: Turn, answered: Answered) -> None:
         turn.candidates.append(answered)
-        turn.usage += answered.usage
+        turn.spend("draft", answered.usage)
         if len(turn.candidates) == 1:
             turn.answer = answered.text
             turn.finish_reason = answered.finish_reason
@@ -117,7 +127,24 @@ class InferStage:
 
 
 def _requests(turn: Turn, mixes: Sequence[Mix]) -> list[GenerateRequest]:
-    return [GenerateRequest(turn.prompt, mix, turn.ask.sampling) for mix in mixes]
+    ask = turn.ask
+    if ask.prompt is not None:
+        return [
+            GenerateRequest((), mix, _seeded(ask, row), prompt=ask.prompt)
+            for row, mix in enumerate(mixes)
+        ]
+    return [
+        GenerateRequest(turn.prompt, mix, _seeded(ask, row), ask.tools, ask.variables)
+        for row, mix in enumerate(mixes)
+    ]
+
+
+def _seeded(ask: Ask, row: int) -> Sampling:
+    """Of several choices each has a seed of its own, or all would be the same."""
+    seed = ask.sampling.seed
+    if seed is None or ask.choices == 1 or row == 0:
+        return ask.sampling
+    return replace(ask.sampling, seed=(seed + row) % SEEDS)
 
 
 def _author(mix: Mix) -> str | None:

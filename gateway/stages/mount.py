@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from adapters.engines.base import Engine
 from adapters.policy import BaseOnly
-from antibias.screen import screen_prompt
+from antibias.detector import screen_prompt
 from gateway import plan
 from gateway.second_look import SecondLookPolicy
 from gateway.turn import Mount, Turn
@@ -44,6 +44,9 @@ class MountStage:
                     fix=f"Loaded: {', '.join(sorted(loaded)) or 'none'}.",
                 )
         chosen = plan.choose(options, turn.route, loaded, self._table, self._base_only)
+        if turn.ask.verbatim and chosen.plan == "panel":
+            reason = f"{chosen.reason}; blended, since no panel may rewrite the answer"
+            chosen = replace(chosen, plan="blend", reason=reason)
         mount = self._fitted(chosen)
         turn.mount = mount
         turn.look = self._policy.decide(options, turn.route)

@@ -59,7 +59,8 @@ class NegotiateStage:
     def _panel(self, turn: Turn) -> Panel:
         generate = generator(self._engine, turn, Reply, "votes")
         judges = self._judges
-        judge = asked(judges.judge, turn) if judges.judge else generator(self._engine, turn, Reply, "judge")
+        own = generator(self._engine, turn, Reply, "judge")
+        judge = asked(judges.judge, turn) if judges.judge else own
         deep = asked(judges.deep_judge, turn) if judges.deep_judge else None
         return Panel(
             generate=generate,
