@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
-from gateway.api import adapters, chat, errors, health, memory, models, route, sleep
+from gateway.api import adapters, chat, errors, health, memory, models, route
 from gateway.api.arrival import ArrivalMiddleware
 from gateway.services import Services
 from kiki import __version__
@@ -20,6 +20,6 @@ def create_app(services: Services) -> FastAPI:
     app.state.services = services
     app.add_middleware(ArrivalMiddleware, telemetry=services.telemetry)
     errors.install(app)
-    for module in (chat, route, memory, sleep, models, adapters, health):
+    for module in (chat, route, memory, models, adapters, health):
         app.include_router(module.router)
     return app

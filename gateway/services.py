@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import partial
 
 from adapters.catalog import Catalog
 from adapters.engines.base import Engine
@@ -25,7 +25,7 @@ from gateway.once import Once
 from gateway.pipeline import Pipeline
 from gateway.second_look import SecondLookPolicy
 from gateway.settings import Settings
-from gateway.sleeping import Nights, sleeping
+from gateway.sleeping import sleeping
 from gateway.stages.antibias import AntibiasStage
 from gateway.stages.infer import InferStage
 from gateway.stages.mount import MountStage
@@ -40,7 +40,7 @@ from memory.cerebellum import Cerebellum
 from routing.conversation import Conversations
 from routing.domains import DomainTable, load_domains
 from routing.embedder import Embedder
-from routing.neighbours import Neighbours
+from routing.neighbours import Neighbours, loaded_once
 from routing.router import PACKAGED as ROUTER_FILES
 from routing.router import Router
 
@@ -81,7 +81,6 @@ class Services:
     conversations: Conversations
     neighbours: Callable[[], Neighbours]
     aeon: Aeon
-    nights: Nights
     engine: Engine
     choice: Choice
     adapter_set: AdapterSet
@@ -131,18 +130,16 @@ class Services:
             embedder = await asyncio.to_thread(
                 Embedder, files.embedder, threads=settings.router_threads
             )
-            router = Router.load(table=table, embedding_id=embedder.id)
+            router = Router.load(
+                table=table, embedding_id=embedder.id, threshold=settings.router_threshold
+            )
             advisor = await asyncio.to_thread(
                 build_advisor, settings, table, embedder.token_ids, telemetry.count_advice
             )
             conversations = Conversations(router, embedder, advisor)
             folder = settings.data_dir / "memory"
             ask = await stack.enter_async_context(asking(settings, engine))
-            cerebellum = Cerebellum(
-                ask,
-                timeout_s=settings.cerebellum_timeout_ms / 1000,
-                decided=telemetry.count_decision,
-            )
+            cerebellum = Cerebellum(ask, timeout_s=settings.cerebellum_timeout_ms / 1000)
             aeon = Aeon(
                 folder,
                 embedding_id=embedder.id,
@@ -154,7 +151,7 @@ class Services:
             judges = await stack.enter_async_context(judging(settings, engine))
             await asyncio.to_thread(default_detector)
             stack.push_async_callback(asyncio.to_thread, aeon.close)
-            nights = await stack.enter_async_context(sleeping(aeon, settings, ask))
+            await stack.enter_async_context(sleeping(aeon, settings, ask))
             await starting
             if settings.adapters_watch:
                 await stack.enter_async_context(adapter_set.watched())
@@ -163,9 +160,10 @@ class Services:
                 table=table,
                 embedder=embedder,
                 conversations=conversations,
-                neighbours=cache(partial(Neighbours.read, ROUTER_FILES, embedding_id=embedder.id)),
+                neighbours=loaded_once(
+                    partial(Neighbours.read, ROUTER_FILES, embedding_id=embedder.id)
+                ),
                 aeon=aeon,
-                nights=nights,
                 engine=engine,
                 choice=choice,
                 adapter_set=adapter_set,
@@ -205,7 +203,7 @@ def _pipeline(
     base_only = policy.verdicts(base)
     look = SecondLookPolicy(table, settings.second_look_tokens, settings.second_look_seconds)
     return Pipeline(
-        route=RouteStage(embedder, conversations, settings.router_threshold),
+        route=RouteStage(embedder, conversations),
         mount=MountStage(engine, table, base_only, look),
         recall=RecallStage(
             aeon,

@@ -77,7 +77,9 @@ class Settings(SecondLookSettings, StoreSettings, EngineSettings):
         None,
         gt=0,
         lt=1,
-        description="Score from which a domain is active; unset is the calibrated one.",
+        description="Score from which a domain is active; unset is the calibrated one. A prompt "
+        "that is about no domain goes to the base whatever it says; a request's own threshold "
+        "decides that too.",
     )
     advisor: str | None = Field(
         None,

@@ -62,7 +62,7 @@ class Advisor:
         Of a merged output the highest of its members counts.
         """
         try:
-            advice = self._logits(self._call(prompt))
+            advice = self._call(prompt)
         except _LeftOutError as failure:
             self._count(failure.outcome)
             if failure.outcome not in self._logged:
@@ -77,22 +77,23 @@ class Advisor:
         mixed = (1 - self._alpha) * log_odds + self._alpha * advice
         return np.where(np.isnan(advice), log_odds, mixed).astype(np.float32)
 
-    def _call(self, prompt: str) -> Mapping[str, float]:
-        """The plug-in's answer, if it comes in time. Its thread keeps the lock until it ends, so
-        that a slow plug-in has one thread and not one a request."""
+    def _call(self, prompt: str) -> NDArray[np.float32]:
+        """The plug-in's logits, if they come in time: a lazy mapping is read in its thread too.
+        The thread keeps the lock until it ends, so that a slow plug-in has one thread and not one
+        a request."""
         advise = self._advise
         if advise is None:
             raise _LeftOutError("missing", "it could not be loaded")
         deadline = time.monotonic() + self._budget_s
         if not self._free.acquire(timeout=self._budget_s):
             raise _LeftOutError("busy", "it is busy with an earlier prompt")
-        answers: list[Mapping[str, float]] = []
+        answers: list[NDArray[np.float32]] = []
         errors: list[BaseException] = []
         done = threading.Event()
 
         def run() -> None:
             try:
-                answers.append(advise(prompt))
+                answers.append(self._logits(advise(prompt)))
             except BaseException as error:  # a plug-in's own, its exit included
                 errors.append(error)
             finally:
@@ -106,6 +107,8 @@ class Advisor:
             raise _LeftOutError("busy", f"it has no thread: {error}") from error
         if not done.wait(max(deadline - time.monotonic(), 0)):
             raise _LeftOutError("slow", f"it took more than {self._budget_s * 1e3:.0f} ms")
+        if errors and isinstance(errors[0], _LeftOutError):
+            raise errors[0]
         if errors:
             raise _LeftOutError("raised", f"it raised {_described(errors[0])}")
         return answers[0]
@@ -156,7 +159,7 @@ def load(path: str) -> Advise | None:
         found: Advise = getattr(importlib.import_module(module), name)
         if not callable(found):
             raise TypeError(f"{path} is {type(found).__name__}")
-    except Exception as error:  # an import runs any code
+    except (Exception, SystemExit) as error:  # an import runs any code
         why = _described(error)
         log.warning("The advisor %s can't be loaded: %s. The router decides alone.", path, why)
         return None
@@ -171,7 +174,7 @@ def load_nerve_wml(table: DomainTable, tokens: Callable[[str], list[int]]) -> Ad
     names = sorted(d.name for d in table.domains if d.name not in _WITHOUT_INDEX)
     try:
         advisor: Any = build()  # type: ignore[call-arg]
-    except Exception as error:  # the plug-in's own
+    except (Exception, SystemExit) as error:  # the plug-in's own
         why = _described(error)
         log.warning("The nerve-wml advisor can't be made: %s. The router decides alone.", why)
         return None

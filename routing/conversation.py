@@ -23,9 +23,11 @@ from routing.advisor import Advisor
 from routing.domains import DomainTable
 from routing.router import MAX_ACTIVE, Reading, RouteDecision, Router
 
-BIAS, PER_LOG_WORD, PER_LOG_ODDS = 4.75, -2.12, -0.825
-"""The share is the sigmoid of this sum over the logarithm of the last turn's words and its highest
-log-odds. Fitted on half of `routing/data/followups.jsonl` by the log loss of the mixed scores."""
+Formula = tuple[float, float, float]
+"""A bias, and the weights of the logarithm of the last turn's words and of its highest log-odds.
+The share is the sigmoid of the sum."""
+FORMULA: Formula = (4.75, -2.12, -0.825)
+"""Fitted on half of `routing/data/followups.jsonl`: kiki router fit-follow-ups."""
 LOG_ODDS = (-1.0, 3.0)
 """Where the highest log-odds are cut off: beyond, they say no more of whether a turn is plain."""
 LANGUAGE = "chat-fr"
@@ -178,15 +180,19 @@ class Conversations:
 
     def _share(self, question: str, alone: Reading) -> float:
         """The conversation's share of the route, 0 where the last turn is enough."""
-        words = words_of(question)
-        leaves = LEAVING_SCOPE * self.router.card.scope_threshold
-        if words >= LEAVING_WORDS and self.router.in_domain(alone) < leaves:
-            return 0.0
-        first = max(self._topics, key=lambda place: alone.log_odds[place])
-        if self._names[first].search(question[:TURN_CHARACTERS]):
-            return 0.0
-        share = share_of(words, float(alone.log_odds[first]))
+        log_odds = self.unsure(question, alone)
+        share = 0.0 if log_odds is None else share_of(words_of(question), log_odds)
         return share if share >= LEAST_SHARE else 0.0
+
+    def unsure(self, question: str, alone: Reading) -> float | None:
+        """The highest log-odds of the last turn; None where a rule has it read alone."""
+        leaves = LEAVING_SCOPE * self.router.card.scope_threshold
+        if words_of(question) >= LEAVING_WORDS and self.router.in_domain(alone) < leaves:
+            return None
+        first = max(self._topics, key=lambda place: alone.log_odds[place])
+        if self._names[first].search(_beginning(question, TURN_CHARACTERS)):
+            return None
+        return float(alone.log_odds[first])
 
     def _advice(self, question: str) -> NDArray[np.float32] | None:
         return self._advisor.advice(question) if self._advisor else None
@@ -225,20 +231,27 @@ def context_of(question: str, before: Sequence[Said]) -> str | None:
     topic = _topic(before)
     if not topic:
         return None
-    reply = before[-1].text[:REPLY_CHARACTERS] if before[-1].role == "assistant" else ""
+    last = before[-1]
+    reply = _beginning(last.text, REPLY_CHARACTERS) if last.role == "assistant" else ""
     return "\n".join([*topic, *([reply] if reply else []), question])
 
 
 def words_of(text: str) -> float:
     """How many words the text has, 1 at least; of a long one the beginning."""
-    text = text[:TURN_CHARACTERS].strip()
+    text = _beginning(text, TURN_CHARACTERS)
     return max(len(text.split()), len(text) / CHARACTERS_PER_WORD, 1.0)
 
 
-def share_of(words: float, log_odds: float) -> float:
+def share_of(words: float, log_odds: float, formula: Formula = FORMULA) -> float:
     """The conversation's share, 0 to 1, by the last turn's words and its highest log-odds."""
     plain = min(max(log_odds, LOG_ODDS[0]), LOG_ODDS[1])
-    return 1 / (1 + math.exp(-(BIAS + PER_LOG_WORD * math.log(words) + PER_LOG_ODDS * plain)))
+    bias, per_log_word, per_log_odds = formula
+    return 1 / (1 + math.exp(-(bias + per_log_word * math.log(words) + per_log_odds * plain)))
+
+
+def _beginning(text: str, characters: int) -> str:
+    """The text without the white space around it, cut after so many characters."""
+    return text.lstrip()[:characters].rstrip()
 
 
 def _names(table: DomainTable, output: str) -> re.Pattern[str]:
@@ -255,7 +268,7 @@ def _topic(before: Sequence[Said]) -> list[str]:
     for said in reversed(before):
         if said.role != "user" or not said.text.strip():
             continue
-        turns.append(said.text[:TURN_CHARACTERS])
+        turns.append(_beginning(said.text, TURN_CHARACTERS))
         words += len(turns[-1].split())
         if words >= TOPIC_WORDS or len(turns) == TOPIC_TURNS:
             break

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +82,18 @@ class Neighbours:
         return cosines * self._scales
 
 
+def loaded_once(read: Callable[[], Neighbours]) -> Callable[[], Neighbours]:
+    """`read`, called by the first who asks, while the others wait; what it raises isn't kept."""
+    lock = threading.Lock()
+    kept = cache(read)
+
+    def loaded() -> Neighbours:
+        with lock:
+            return kept()
+
+    return loaded
+
+
 def write(
     folder: Path, prompts: Sequence[str], vectors: NDArray[np.float32], *, embedding_id: str
 ) -> None:
@@ -122,7 +136,7 @@ def _texts(data: Path) -> list[tuple[str, tuple[str, tuple[str, ...]]]]:
     """(fingerprint, (prompt, domains)) of every prompt in the folder."""
     found = []
     for path in sorted(data.glob("*.jsonl")):
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for line in path.read_text(encoding="utf-8").split("\n"):
             row = json.loads(line) if line.strip() else {}
             if "prompt" in row:
                 prompt = str(row["prompt"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -121,11 +121,14 @@ class Router:
         table: DomainTable | None = None,
         *,
         embedding_id: str,
+        threshold: float | None = None,
     ) -> Router:
         """Reads weights and card, by default the packaged ones.
 
         Args:
             embedding_id: the id of the embedder whose vectors will be routed.
+            threshold: the score from which an output is active, instead of the calibrated one;
+                the out-of-scope gate stays.
 
         Raises:
             RoutingError: files are missing or damaged, or weights, table and embedder don't
@@ -149,6 +152,8 @@ class Router:
             domains=len(card.domains),
             members=len(table.merged),
         )
+        if threshold is not None:
+            card = replace(card, threshold=threshold)
         return cls(card, head, table)
 
     def route(

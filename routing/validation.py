@@ -84,7 +84,7 @@ def _read(data: Path, table: DomainTable) -> tuple[list[_Line], list[Finding]]:
     findings: list[Finding] = []
     known = {domain.name for domain in table.domains}
     for path in sorted(data.rglob("*.jsonl")):
-        for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        for number, text in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
             if not text.strip():
                 continue
             row, problem = _line(path, number, text, path.parent != data)

@@ -35,8 +35,12 @@ MAX_CHARACTERS = 1_000_000
 async def route(request: Request, body: RouteRequest) -> RouteAnswer | RouteAnswers:
     """The active domains of one query, of each of a list, or of a conversation's last turn."""
     services: Services = request.app.state.services
-    limits = Limits(body.threshold or services.settings.router_threshold, body.top_k)
-    if (body.query is None) == (body.messages is None):
+    limits = Limits(body.threshold, body.top_k)
+    if body.query is None and body.messages is None:
+        raise RequestError(
+            "There is nothing to route.", param="query", fix='Give query ("...") or messages.'
+        )
+    if body.query is not None and body.messages is not None:
         raise RequestError(
             "Give either query or messages.", param="query", fix="Leave one of them out."
         )

@@ -160,7 +160,7 @@ def _sample() -> list[str]:
     lines = [
         line
         for path in sorted(DATA.glob("*.jsonl"))
-        for line in path.read_text(encoding="utf-8").splitlines()
+        for line in path.read_text(encoding="utf-8").split("\n")
         if '"prompt"' in line
     ]
     return [str(json.loads(line)["prompt"]) for line in lines[:: max(len(lines) // SAMPLE, 1)]]

@@ -41,7 +41,6 @@ def _at(id_: str) -> str:
 
 @click.command("list")
 @click.option("--kind", type=click.Choice(["episodes", "facts", "summaries"]), default="episodes")
-@click.option("--conflicts", is_flag=True, help="Only facts that another one contradicts.")
 @click.option("--conversation", help="Only of this conversation.")
 @click.option("--since", help="Only from this time on, for example 2026-05-01.")
 @click.option("--until", help="Only from before this time.")
@@ -51,7 +50,6 @@ def _at(id_: str) -> str:
 @target
 def list_(
     kind: str,
-    conflicts: bool,
     conversation: str | None,
     since: str | None,
     until: str | None,
@@ -64,8 +62,7 @@ def list_(
 ) -> None:
     """Show what is remembered, the last written first."""
     params = {
-        "kind": "facts" if conflicts else kind,
-        "conflicts": conflicts or None,
+        "kind": kind,
         "conversation": conversation,
         "since": since,
         "until": until,
@@ -292,8 +289,7 @@ def _line(one: dict[str, Any]) -> str:
     short = text if len(text) <= WIDTH else f"{text[: WIDTH - 1]}…"
     time = one.get("time") or one.get("valid_from") or ""
     ended = "" if one.get("current", True) else " (superseded)"
-    against = "".join(f" (contradicts {id_})" for id_ in one.get("conflicts", ()))
-    return f"{one['id']}  {time[:16]}  {short}{ended}{against}"
+    return f"{one['id']}  {time[:16]}  {short}{ended}"
 
 
 def _print(told: object) -> None:

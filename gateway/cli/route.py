@@ -61,11 +61,11 @@ def command(
     with pulling() as pulled:
         embedder = load_embedder(settings, pulled)
     table = load_domains()
-    router = Router.load(table=table, embedding_id=embedder.id)
+    router = Router.load(table=table, embedding_id=embedder.id, threshold=settings.router_threshold)
     advisor = build_advisor(settings, table, embedder.token_ids)
     conversations = Conversations(router, embedder, advisor)
     neighbours = Neighbours.read(PACKAGED, embedding_id=embedder.id) if explain else None
-    limits = Limits(threshold or settings.router_threshold, top_k)
+    limits = Limits(threshold, top_k)
     with counting() as progress:
         for start in range(0, len(asked), CHUNK):
             part = asked[start : start + CHUNK]

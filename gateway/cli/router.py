@@ -159,6 +159,51 @@ def validate(as_json: bool) -> None:
         raise click.exceptions.Exit(1)
 
 
+@command.command("fit-follow-ups")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def fit_follow_ups(as_json: bool) -> None:
+    """Fit how much of a follow-up's route its conversation decides; nothing is changed.
+
+    Fits on one half of the packaged conversations, measures on both. The formula stands in
+    routing/conversation.py; after new weights, fit it again and see whether it gains.
+    """
+    from gateway.assets import load_embedder
+    from gateway.cli.progress import pulling
+    from routing.conversation import FORMULA, Conversations
+    from routing.domains import load_domains
+    from routing.router import Router
+    from routing.training import follow_ups
+    from routing.training.datasets import follow_ups as halves
+
+    table = load_domains()
+    with pulling() as pulled:
+        embedder = load_embedder(load_settings(), pulled)
+    router = Router.load(table=table, embedding_id=embedder.id)
+    conversations = Conversations(router, embedder)
+    tuned, other = (
+        follow_ups.read(halves(table, tuned=half), embedder, conversations)
+        for half in (True, False)
+    )
+    formulas = {"in use": FORMULA, "fitted": follow_ups.fit(tuned).formula}
+    found = {
+        name: {
+            "formula": formula,
+            "tuned": asdict(follow_ups.measured(tuned, formula)),
+            "other": asdict(follow_ups.measured(other, formula)),
+        }
+        for name, formula in formulas.items()
+    }
+    if as_json:
+        click.echo(json.dumps(found))
+        return
+    click.echo(f"{len(tuned)} turns to fit on, {len(other)} others")
+    for name, formula in formulas.items():
+        click.echo(f"{name}: bias {formula[0]:g}, words {formula[1]:g}, log-odds {formula[2]:g}")
+        for half, turns in (("fitted on", tuned), ("the others", other)):
+            one = follow_ups.measured(turns, formula)
+            click.echo(f"  {half:<11} loss {one.loss:.3f}  top1 {one.top1:.3f}")
+
+
 def _as_dict(measured: Sequence[Measured], card: Card) -> dict[str, object]:
     """The first set's numbers, with all sets under ``datasets``."""
     every = {one.name: one.to_dict() for one in measured}

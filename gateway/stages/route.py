@@ -14,12 +14,9 @@ class RouteStage:
 
     name = "route"
 
-    def __init__(
-        self, embedder: Embedder, conversations: Conversations, threshold: float | None
-    ) -> None:
+    def __init__(self, embedder: Embedder, conversations: Conversations) -> None:
         self._embedder = embedder
         self._conversations = conversations
-        self._threshold = threshold
 
     async def run(self, turn: Turn, decision: dict[str, object]) -> None:
         ask, options = turn.ask, turn.ask.options
@@ -30,7 +27,7 @@ class RouteStage:
                 turn.vector = vectors[0]
             decision["skipped"] = "the caller named the adapters"
             return
-        limits = Limits(options.threshold or self._threshold, options.top_k, options.intent)
+        limits = Limits(options.threshold, options.top_k, options.intent)
         before = [Said(message.role, message.content) for message in ask.before]
         with turn.waiting():
             heard = await self._conversations.hear(ask.question, before)

@@ -89,6 +89,13 @@ async def test_what_asks_nothing_is_refused_by_its_place(http, body, param):
     assert response.json()["error"]["param"] == param
 
 
+async def test_nothing_to_route_is_told_what_to_give(http):
+    error = (await http.post("/v1/route", json={})).json()["error"]
+    assert "query" in error["message"]
+    assert "messages" in error["message"]
+    assert "Leave" not in error["message"]
+
+
 @pytest.mark.parametrize("kind", ODD)
 async def test_odd_texts_have_a_valid_answer(http, kind):
     answer = await route(http, query=ODD[kind])

@@ -5,6 +5,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -176,6 +177,34 @@ def test_a_slow_one_is_waited_for_no_longer_than_its_budget_and_has_one_thread()
     threads[0].join(60)
     patient = advisor(waits, counts=counts)
     assert patient.advice(PROMPT) is not None
+
+
+def test_a_lazy_answer_is_read_within_the_budget() -> None:
+    released, counts = threading.Event(), Counter[str]()
+
+    class Waits(Mapping[str, float]):
+        def __getitem__(self, name: str) -> float:
+            return 1.0
+
+        def __iter__(self) -> Iterator[str]:
+            released.wait(60)
+            return iter(["rust"])
+
+        def __len__(self) -> int:
+            return 1
+
+    made = advisor(lambda _: Waits(), budget_s=0.02, counts=counts)
+    assert made.advice(PROMPT) is None
+    assert counts == {"slow": 1}
+    released.set()
+
+
+def test_one_that_exits_when_it_is_imported_is_no_advice(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "leaving_advisor.py").write_text("raise SystemExit(3)\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert load("leaving_advisor:opinion") is None
 
 
 def test_a_module_is_loaded_by_its_path(monkeypatch: pytest.MonkeyPatch) -> None:

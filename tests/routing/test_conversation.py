@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from routing.conversation import (
+    FORMULA,
     Conversations,
     Said,
     asked_last,
@@ -19,6 +20,7 @@ from routing.conversation import (
 from routing.domains import load_domains
 from routing.embedder import Embedder
 from routing.router import Router
+from routing.training import follow_ups as fitting
 from routing.training.datasets import Dataset, follow_ups
 from routing.training.measure import measure
 
@@ -115,6 +117,31 @@ def test_a_longer_or_plainer_turn_gives_the_conversation_no_larger_share(
     share = share_of(words, log_odds)
     assert 0 <= share_of(words_of(text + " and more"), log_odds) <= share <= 1
     assert share_of(words, log_odds + 1) <= share
+
+
+def test_white_space_before_a_turn_makes_no_difference(conversations: Conversations) -> None:
+    blank = "\n" * 1000
+    assert words_of(f"{blank}now in Rust") == words_of("now in Rust")
+    spaced = [Said(said.role, blank + said.text) for said in PYTHON]
+    assert context_of("faster?", spaced) == context_of("faster?", PYTHON)
+    moved = conversations.route(f"{blank}now in Rust", PYTHON).decision
+    assert moved.scores == conversations.route("now in Rust", PYTHON).decision.scores
+
+
+def test_the_formula_is_near_the_one_that_fits_the_tuned_half_best(
+    conversations: Conversations, embedder: Embedder
+) -> None:
+    table = load_domains()
+    tuned, others = (
+        fitting.read(follow_ups(table, tuned=half), embedder, conversations)
+        for half in (True, False)
+    )
+    fitted = fitting.fit(tuned)
+    shipped = fitting.measured(tuned, FORMULA)
+    assert fitted.loss <= shipped.loss <= fitted.loss * 1.1
+    alone, joined = (fitting.loss(tuned, (bias, 0.0, 0.0)) for bias in (-100.0, 100.0))
+    assert fitted.loss < min(alone, joined)
+    assert fitting.measured(others, FORMULA).top1 > 0.8
 
 
 @settings(deadline=None)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ from kiki.errors import RoutingError
 from routing.card import Card
 from routing.domains import load_domains
 from routing.embedder import Embedder
-from routing.neighbours import INDEX_FILE, Neighbours, fingerprint, write
+from routing.neighbours import INDEX_FILE, Neighbours, fingerprint, loaded_once, write
 from routing.router import PACKAGED
 from routing.training.groups import NEAR
 from routing.training.rows import digest, read_packaged, read_shifted
@@ -86,3 +88,34 @@ def test_a_missing_or_damaged_index_is_refused_by_name(tmp_path: Path) -> None:
 def test_a_fingerprint_is_64_bits_of_any_text() -> None:
     assert len(fingerprint("")) == len(fingerprint("half a pair: \ud800")) == 16
     assert fingerprint("a") != fingerprint("b")
+
+
+def test_they_are_read_once_however_many_ask_at_once() -> None:
+    reads: list[None] = []
+    everyone = threading.Barrier(8)
+
+    def read() -> Neighbours:
+        reads.append(None)
+        return Neighbours(np.empty((0, 768), np.int8), np.empty(0, np.float32), [])
+
+    loaded = loaded_once(read)
+
+    def ask() -> Neighbours:
+        everyone.wait()
+        return loaded()
+
+    with ThreadPoolExecutor(8) as pool:
+        found = [future.result() for future in [pool.submit(ask) for _ in range(8)]]
+    assert len(reads) == 1
+    assert all(one is found[0] for one in found)
+
+
+def test_a_prompt_may_hold_a_unicode_end_of_line(tmp_path: Path) -> None:
+    prompt = "first\u2028second\u0085third"
+    line = json.dumps({"prompt": prompt, "domains": ["python"]}, ensure_ascii=False)
+    (tmp_path / "python.jsonl").write_text(line + "\n", encoding="utf-8")
+    vector = np.zeros((1, 768), np.float32)
+    vector[0, 0] = 1
+    write(tmp_path, [prompt], vector, embedding_id="any")
+    neighbours = Neighbours.read(tmp_path, embedding_id="any", data=tmp_path)
+    assert [near.prompt for near in neighbours.nearest(vector[0])] == [prompt]

@@ -160,6 +160,14 @@ def test_an_explicit_threshold_opens_the_gate(router: Router, embedder: Embedder
     assert not router.route(vector, text, threshold=0.0).fallback
 
 
+def test_the_gateways_threshold_leaves_the_gate_closed(embedder: Embedder) -> None:
+    low = Router.load(embedding_id=embedder.id, threshold=1e-6)
+    assert all(decision.fallback for decision in routes(low, embedder, OUTSIDE))
+    several = routes(low, embedder, [prompt for _, prompt in OBVIOUS])
+    assert {len(decision.active) for decision in several} == {4}
+    assert {decision.threshold for decision in several} == {1e-6}
+
+
 def test_within_limits_what_may_be_active(router: Router, embedder: Embedder) -> None:
     text = "How do I sort a list of dictionaries by a key in Python?"
     vector = embedder.embed([text])[0]

@@ -40,6 +40,13 @@ def test_what_is_shipped_agrees() -> None:
     assert [str(found) for found in findings if found.level == "wrong"] == []
 
 
+def test_a_prompt_may_hold_a_unicode_end_of_line(prompts: Path) -> None:
+    line = json.dumps(row(prompt="one\u2028two\u0085three"), ensure_ascii=False)
+    append(prompts, "rust.jsonl", line)
+    _, findings = validation.validate(data=prompts)
+    assert [str(found) for found in findings if found.level == "wrong"] == []
+
+
 def row(**changes: object) -> dict[str, object]:
     return {"prompt": "a prompt of its own", "domains": ["rust"], "lang": "en"} | changes
 
