@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from mlx.nn.layers.quantized import QuantizedEmbedding, QuantizedLinear
 from mlx_lm.models.switch_layers import QuantizedSwitchLinear, SwitchGLU, SwitchLinear
 from numpy.typing import NDArray
 
+from adapters.engines.mlx.probe import Marks
 from adapters.engines.mlx.stored import fits_bfloat16
 from adapters.engines.mlx.terms import Active, Pair, Prepared, row_terms, uniform_terms
 from adapters.engines.mlx.wrappers import (
@@ -59,6 +60,11 @@ class Place:
     outputs: int
     experts: int | None
 
+    @property
+    def neurons(self) -> tuple[int, ...]:
+        """The shape of what goes in: (inputs,), or (experts, inputs)."""
+        return (self.inputs,) if self.experts is None else (self.experts, self.inputs)
+
 
 class Slots:
     """The slots of one model. Made by ``patch``; used from the thread that runs the model.
@@ -73,6 +79,8 @@ class Slots:
         self._dtype = dtype
         self._bound: dict[str, Prepared] = {}
         self._mixes: tuple[Mix, ...] | None = (BASE,)
+        self._gains: tuple[float, ...] | None = ()
+        self._marks: dict[int, mx.array] = {}
 
     @classmethod
     def patch(cls, model: Module, dtype: mx.Dtype | None = None) -> Slots:
@@ -152,22 +160,62 @@ class Slots:
             self.use((BASE,))
         del self._bound[key]
 
-    def use(self, mixes: Sequence[Mix]) -> None:
+    def use(self, mixes: Sequence[Mix], gains: Sequence[float] = ()) -> None:
         """Set the rows of the next forward passes: one mix for each, in order.
 
         One mix, or the same for all rows, holds for any number of rows, and costs no
-        multiplication by row. ``use([BASE])`` is the bare model. Microseconds, however large the
-        model. Raises UnknownAdapterError, and leaves everything as it was.
+        multiplication by row. ``use([BASE])`` is the bare model. ``gains`` are what each row's
+        marked neurons are multiplied by, at every position of the passes; 1, or none given,
+        leaves them. Microseconds, however large the model. Raises UnknownAdapterError, and leaves
+        everything as it was.
         """
-        wanted = tuple(mixes)
-        if wanted == self._mixes:
+        wanted, gained = tuple(mixes), tuple(gains) if self._marks else ()
+        if wanted == self._mixes and gained == self._gains:
             return
         first = wanted[0] if wanted else BASE
-        if all(mix == first for mix in wanted):
+        if all(mix == first for mix in wanted) and len(set(gained)) < 2:
             terms, rows = uniform_terms(first, self._bound), None
         else:
             terms, rows = row_terms(wanted, self._bound), len(wanted)
-        self._active.terms, self._active.rows, self._mixes = terms, rows, wanted
+        if gained != self._gains:
+            self._active.scales = self._scales(gained)
+        self._active.terms, self._active.rows = terms, rows
+        self._mixes, self._gains = wanted, gained
+
+    def mark(self, marks: Marks) -> None:
+        """Mark the neurons that ``use`` multiplies by gains: these and no others.
+
+        Raises EngineError for a module that the model hasn't, or whose inputs are others.
+        """
+        for name, each in marks.items():
+            if name not in self._places or self._places[name].neurons != each.shape:
+                raise EngineError(f"The model has no {name} with inputs of shape {each.shape}.")
+        self._marks = {
+            self._places[name].index: mx.array(each.astype(np.float32))
+            for name, each in marks.items()
+        }
+
+    def scale(self, scales: Mapping[str, mx.array], rows: int) -> None:
+        """Run the bare model for ``rows`` rows, with these modules' inputs multiplied.
+
+        Shapes are those of ``scaling``. The next ``use`` ends it.
+        """
+        self._active.scales = {self._places[name].index: each for name, each in scales.items()}
+        self._active.terms, self._active.rows = (), rows
+        self._mixes, self._gains = None, None
+
+    def neurons(self, module: str) -> tuple[int, ...]:
+        """The shape of a module's inputs: (inputs,), or (experts, inputs)."""
+        return self._places[module].neurons
+
+    def _scales(self, gains: tuple[float, ...]) -> dict[int, mx.array]:
+        if all(gain == 1.0 for gain in gains):
+            return {}
+        factors = mx.array(gains[:1] if len(set(gains)) == 1 else gains) - 1.0
+        return {
+            index: 1.0 + marks[None] * factors.reshape(-1, *(1,) * marks.ndim)
+            for index, marks in self._marks.items()
+        }
 
     def _lay_out(self, weight: LoraWeight, bfloat16: bool) -> Pair:
         def copy(array: NDArray[np.floating[Any]]) -> mx.array:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -87,6 +87,8 @@ class Active:
 
     terms: tuple[Term, ...] = ()
     rows: int | None = None  # None: all rows are alike, however many
+    scales: Mapping[int, mx.array] = field(default_factory=dict)
+    """By a module's index, what its inputs are multiplied by: see ``scaling``."""
 
 
 def uniform_terms(mix: Mix, bound: dict[str, Prepared]) -> tuple[Term, ...]:

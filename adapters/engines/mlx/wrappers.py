@@ -1,5 +1,7 @@
 """The wrapped modules: each computes what its base class does, and adds the active terms.
 
+Where the pass has scales for a module, its input is multiplied by them first.
+
 A module is wrapped by changing its class, in place. Its parameters keep their names and their
 place in the tree, and it is still what it was to ``isinstance``. The slot is a plain object, so
 mlx's parameter tree doesn't see it. The order of operations and the dtypes are those of mlx_lm's
@@ -21,6 +23,7 @@ from mlx.nn.layers.linear import Linear
 from mlx.nn.layers.quantized import QuantizedEmbedding, QuantizedLinear
 from mlx_lm.models.switch_layers import QuantizedSwitchLinear, SwitchGLU, SwitchLinear
 
+from adapters.engines.mlx.scaling import scale_dense, scale_experts, scale_sorted
 from adapters.engines.mlx.terms import Active, Pair, Part, Term, check_rows
 from kiki.errors import EngineError
 
@@ -38,6 +41,11 @@ class Slot:
 
     index: int
     active: Active
+
+    @property
+    def scale(self) -> mx.array | None:
+        """What the module's input is multiplied by in this pass; None for nothing."""
+        return self.active.scales.get(self.index) if self.active.scales else None
 
     def add(
         self,
@@ -77,6 +85,7 @@ class SlotLinear(Linear):
     slot: Slot
 
     def __call__(self, x: mx.array) -> mx.array:
+        x = scale_dense(self.slot.scale, x)
         y = super().__call__(x)
         return add_dense(self.slot, x, y) if self.slot.active.terms else y
 
@@ -87,6 +96,7 @@ class SlotQuantizedLinear(QuantizedLinear):
     slot: Slot
 
     def __call__(self, x: mx.array) -> mx.array:
+        x = scale_dense(self.slot.scale, x)
         y = super().__call__(x)
         return add_dense(self.slot, x, y) if self.slot.active.terms else y
 
@@ -125,6 +135,7 @@ class SlotSwitchLinear(SwitchLinear):
     slot: Slot
 
     def __call__(self, x: mx.array, indices: mx.array, sorted_indices: bool = False) -> mx.array:
+        x = scale_experts(self.slot.scale, x, indices, sorted_indices)
         y: mx.array = super().__call__(x, indices, sorted_indices=sorted_indices)
         return add_experts(self.slot, x, y, indices, sorted_indices)
 
@@ -140,6 +151,7 @@ class SlotQuantizedSwitchLinear(QuantizedSwitchLinear):
     slot: Slot
 
     def __call__(self, x: mx.array, indices: mx.array, sorted_indices: bool = False) -> mx.array:
+        x = scale_experts(self.slot.scale, x, indices, sorted_indices)
         y: mx.array = super().__call__(x, indices, sorted_indices=sorted_indices)
         return add_experts(self.slot, x, y, indices, sorted_indices)
 
@@ -165,11 +177,13 @@ class SlotSwitchGLU(SwitchGLU):
         places = mx.argsort(order)
         experts, tokens = flat[order], order // indices.shape[-1]
         of_rows = places.reshape(self.active.rows, -1)
-        terms = [term.spread(order // of_rows.shape[1], of_rows) for term in self.active.terms]
+        rows = order // of_rows.shape[1]
+        terms = [term.spread(rows, of_rows) for term in self.active.terms]
         x = x.flatten(0, -2)[tokens][:, None]
         up = self.up_proj.routed(x, experts, terms)
         gate = self.gate_proj.routed(x, experts, terms)
-        y = self.down_proj.routed(self.activation(up, gate), experts, terms)
+        inner = scale_sorted(self.down_proj.slot.scale, self.activation(up, gate), experts, rows)
+        y = self.down_proj.routed(inner, experts, terms)
         return mx.unflatten(y[places], 0, indices.shape).squeeze(-2)
 
 
