@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
-from gateway.api import adapters, chat, errors, health, memory, models, route
+from gateway.api import (
+    adapters,
+    chat,
+    completions,
+    embeddings,
+    errors,
+    health,
+    memory,
+    models,
+    route,
+    tokenize,
+)
 from gateway.api.arrival import ArrivalMiddleware
 from gateway.services import Services
 from kiki import __version__
@@ -20,6 +31,17 @@ def create_app(services: Services) -> FastAPI:
     app.state.services = services
     app.add_middleware(ArrivalMiddleware, telemetry=services.telemetry)
     errors.install(app)
-    for module in (chat, route, memory, models, adapters, health):
+    modules = (
+        chat,
+        completions,
+        embeddings,
+        tokenize,
+        route,
+        memory,
+        models,
+        adapters,
+        health,
+    )
+    for module in modules:
         app.include_router(module.router)
     return app
