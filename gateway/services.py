@@ -25,7 +25,7 @@ from gateway.once import Once
 from gateway.pipeline import Pipeline
 from gateway.second_look import SecondLookPolicy
 from gateway.settings import Settings
-from gateway.sleeping import sleeping
+from gateway.sleeping import Nights, sleeping
 from gateway.stages.antibias import AntibiasStage
 from gateway.stages.infer import InferStage
 from gateway.stages.mount import MountStage
@@ -81,6 +81,7 @@ class Services:
     conversations: Conversations
     neighbours: Callable[[], Neighbours]
     aeon: Aeon
+    nights: Nights
     engine: Engine
     choice: Choice
     adapter_set: AdapterSet
@@ -139,7 +140,11 @@ class Services:
             conversations = Conversations(router, embedder, advisor)
             folder = settings.data_dir / "memory"
             ask = await stack.enter_async_context(asking(settings, engine))
-            cerebellum = Cerebellum(ask, timeout_s=settings.cerebellum_timeout_ms / 1000)
+            cerebellum = Cerebellum(
+                ask,
+                timeout_s=settings.cerebellum_timeout_ms / 1000,
+                decided=telemetry.count_decision,
+            )
             aeon = Aeon(
                 folder,
                 embedding_id=embedder.id,
@@ -151,7 +156,7 @@ class Services:
             judges = await stack.enter_async_context(judging(settings, engine))
             await asyncio.to_thread(default_detector)
             stack.push_async_callback(asyncio.to_thread, aeon.close)
-            await stack.enter_async_context(sleeping(aeon, settings, ask))
+            nights = await stack.enter_async_context(sleeping(aeon, settings, ask))
             await starting
             if settings.adapters_watch:
                 await stack.enter_async_context(adapter_set.watched())
@@ -164,6 +169,7 @@ class Services:
                     partial(Neighbours.read, ROUTER_FILES, embedding_id=embedder.id)
                 ),
                 aeon=aeon,
+                nights=nights,
                 engine=engine,
                 choice=choice,
                 adapter_set=adapter_set,

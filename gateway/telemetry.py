@@ -132,6 +132,18 @@ class Telemetry:
             "Journalled episodes that are not in the stores yet.",
             registry=self.registry,
         )
+        self.cerebellum_lag = Gauge(
+            "kiki_cerebellum_lag_episodes",
+            "Journalled episodes of which the cerebellum has not decided what is learnt.",
+            registry=self.registry,
+        )
+        self.cerebellum_decisions = Counter(
+            "kiki_cerebellum_decisions",
+            "Decisions on what is learnt, by model or rules; why it wasn't the model: late, junk,"
+            " failed.",
+            ["by"],
+            registry=self.registry,
+        )
         self.engine_ready = Gauge(
             "kiki_engine_ready", "1 while the engine is ready.", registry=self.registry
         )
@@ -139,6 +151,10 @@ class Telemetry:
     def count_swap(self, method: SwapMethod, seconds: float) -> None:
         """Count a swap that an engine reports, from any thread."""
         self.swap_seconds.labels(method).observe(seconds)
+
+    def count_decision(self, by: str) -> None:
+        """Count what the cerebellum reports, from any thread."""
+        self.cerebellum_decisions.labels(by).inc()
 
     def count_advice(self, outcome: str) -> None:
         self.advice.labels(outcome).inc()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
@@ -31,13 +31,17 @@ logger = logging.getLogger("kiki.memory")
 
 @dataclass(frozen=True, slots=True)
 class MemoryStatus:
-    """``lag`` is how many episodes the slower store is behind the journal; ``degraded`` while a
-    store fails."""
+    """``lag`` is how many episodes the slower store is behind the journal, ``undecided`` how many
+    the cerebellum is; ``degraded`` while a store fails. ``decisions`` are counted by who made them
+    (see `Cerebellum`)."""
 
     state: Literal["ok", "degraded"]
     episodes: int
     lag: int
     last_error: str | None
+    undecided: int = 0
+    cerebellum_error: str | None = None
+    decisions: Mapping[str, int] = field(default_factory=dict)
 
 
 class Aeon:
@@ -256,6 +260,9 @@ class Aeon:
             episodes=journal.count(),
             lag=max(atlas.lag(), trace.lag()),
             last_error="; ".join(errors) or None,
+            undecided=self.knowledge.lag,
+            cerebellum_error=self.knowledge.last_error,
+            decisions=self.knowledge.counts,
         )
 
     def rebuild(self, progress: Callable[[int, int], None]) -> None:

@@ -16,8 +16,9 @@ class Fact:
     it holds in the world, ``recorded_*`` when this memory takes it for current.
 
     ``entities`` are folded as `memory.words.entities` gives them. ``source_episode`` is where the
-    user said it; ``supersedes`` are the ids of the facts that it took the place of. Times are
-    aware UTC; an open end is None.
+    user said it; ``supersedes`` are the ids of the facts that it took the place of,
+    ``conflicts``, where a fact is shown to its owner, of current ones that the last sleep found to
+    contradict it. Times are aware UTC; an open end is None.
     """
 
     id: str
@@ -30,6 +31,7 @@ class Fact:
     recorded_from: datetime
     recorded_to: datetime | None
     supersedes: tuple[str, ...] = ()
+    conflicts: tuple[str, ...] = ()
 
     @property
     def current(self) -> bool:

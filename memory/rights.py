@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -91,8 +92,15 @@ class Rights:
         yield from self.summaries(owner)
 
     def facts(self, owner: Owner) -> list[Fact]:
-        """Current and ended ones, oldest first."""
-        return self._journal.facts.all(owner)
+        """Current and ended ones, oldest first, each with what contradicts it."""
+        conflicts: defaultdict[str, list[str]] = defaultdict(list)
+        for first, second in self._journal.facts.conflicts(owner):
+            conflicts[first].append(second)
+            conflicts[second].append(first)
+        return [
+            replace(one, conflicts=tuple(conflicts[one.id])) if one.id in conflicts else one
+            for one in self._journal.facts.all(owner)
+        ]
 
     def summaries(self, owner: Owner) -> list[Summary]:
         """Oldest first."""

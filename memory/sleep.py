@@ -107,6 +107,8 @@ class Sleep:
         return {tenant: count - most for tenant, count in counts.items() if count > most}
 
     def _plan(self, owner: Owner, surplus: dict[str, int], now: datetime) -> OwnerSleep:
+        # What is not decided yet would go without having taught anything.
+        decided = self._journal.facts.learnt_up_to()
         sleepers = self._journal.summaries.sleepers(owner)
         expired = _expired(sleepers, self._settings.ttl_days, now)
         left = [one for one in sleepers if one.id not in expired]
@@ -114,11 +116,17 @@ class Sleep:
         grouped = {id_ for group in groups for id_ in group}
         scores = dict(zip((one.id for one in left), keep_scores(left, now), strict=True))
         covered = [one for one in left if one.covered or one.id in grouped]
-        evicted = tuple(one.id for one in covered if scores[one.id] < EVICT_UNDER)
+        evicted = tuple(
+            one.id for one in covered if one.seq <= decided and scores[one.id] < EVICT_UNDER
+        )
         over = max(0, surplus.get(owner.tenant, 0) - len(expired) - len(evicted))
         rest = sorted(
             (one for one in left if one.id not in evicted),
-            key=lambda one: (not one.covered and one.id not in grouped, scores[one.id]),
+            key=lambda one: (
+                one.seq > decided,
+                not one.covered and one.id not in grouped,
+                scores[one.id],
+            ),
         )
         capped = tuple(one.id for one in rest[:over])
         if owner.tenant in surplus:

@@ -40,7 +40,7 @@ def ask_of(
     settings = services.settings
     served = services.models.resolve(body.model)
     engine = services.engine.capabilities
-    messages = _messages(body.messages)
+    messages = engine_messages(body.messages)
     owner = owner_of(body.user)
     ask = Ask(
         id=request_id,
@@ -77,7 +77,8 @@ def _as_written(ask: Ask, body: ChatRequest) -> Ask:
     return replace(ask, options=replace(ask.options, negotiate=False, antibias=False))
 
 
-def _messages(given: list[ChatMessage]) -> tuple[Message, ...]:
+def engine_messages(given: list[ChatMessage]) -> tuple[Message, ...]:
+    """The messages as engines take them. Raises RequestError."""
     messages = []
     for number, message in enumerate(given):
         refuse_message_extras(message.model_extra or {}, number)

@@ -49,11 +49,7 @@ def refuse_unserved(extra: dict[str, Any], known: frozenset[str]) -> None:
         if name in _WITHOUT_EFFECT or value is None:
             continue
         if name not in _NEUTRAL:
-            raise RequestError(
-                f"Unknown parameter: {name!r}.{near(name, known)}",
-                param=name,
-                code="unknown_parameter",
-            )
+            raise _unknown(name, known)
         if value not in _NEUTRAL[name]:
             raise RequestError(
                 f"This version of kiki can't serve {name!r}.",
@@ -61,6 +57,19 @@ def refuse_unserved(extra: dict[str, Any], known: frozenset[str]) -> None:
                 code="unsupported_parameter",
                 fix="Leave it out.",
             )
+
+
+def refuse_unknown(extra: dict[str, Any], known: frozenset[str]) -> None:
+    """Raise RequestError for the first field that isn't known."""
+    for name, value in extra.items():
+        if value is not None and name not in _WITHOUT_EFFECT:
+            raise _unknown(name, known)
+
+
+def _unknown(name: str, known: frozenset[str]) -> RequestError:
+    return RequestError(
+        f"Unknown parameter: {name!r}.{near(name, known)}", param=name, code="unknown_parameter"
+    )
 
 
 def unserved(param: str, message: str) -> RequestError:

@@ -1,4 +1,4 @@
-"""``GET /health`` and ``GET /metrics``."""
+"""``GET /health``, ``/health/live``, ``/health/ready`` and ``GET /metrics``."""
 
 from __future__ import annotations
 
@@ -11,6 +11,21 @@ from fastapi.responses import JSONResponse
 from gateway.services import Services
 
 router = APIRouter()
+
+
+@router.get("/health/live")
+async def live() -> Response:
+    """The process answers; whether its engine does is no reason to restart it."""
+    return JSONResponse({"status": "ok"})
+
+
+@router.get("/health/ready", responses={503: {"description": "Send no requests here now."}})
+async def ready(request: Request) -> Response:
+    """``ready``, or 503: the engine can't generate a token."""
+    services: Services = request.app.state.services
+    if await services.probe.ready():
+        return JSONResponse({"status": "ready"})
+    return JSONResponse({"status": "unavailable", "engine": services.engine.state}, 503)
 
 
 @router.get("/health", responses={503: {"description": "The engine can't generate."}})
@@ -42,6 +57,11 @@ async def health(request: Request) -> Response:
             "episodes": memory.episodes,
             "lag": memory.lag,
             "last_error": memory.last_error,
+            "cerebellum": {
+                "lag": memory.undecided,
+                "last_error": memory.cerebellum_error,
+                "decisions": memory.decisions,
+            },
         },
         "uptime_s": round(services.uptime, 1),
         "aliases": list(services.models.aliases),
@@ -55,6 +75,7 @@ async def metrics(request: Request) -> Response:
     services: Services = request.app.state.services
     memory = await asyncio.to_thread(services.memory_status)
     services.telemetry.memory_lag.set(memory.lag)
+    services.telemetry.cerebellum_lag.set(memory.undecided)
     services.telemetry.adapters_served.set(len(services.engine.adapters))
     services.telemetry.adapters_refused.set(len(services.adapter_set.refused))
     services.telemetry.engine_ready.set(services.engine.state == "ready")

@@ -114,6 +114,9 @@ async def list_(
     request: Request,
     user: User = None,
     kind: Literal["episodes", "facts", "summaries"] = "episodes",
+    conflicts: Annotated[
+        bool, Query(description="Only facts that another current fact contradicts.")
+    ] = False,
     conversation: str | None = None,
     since: Time | None = None,
     until: Time | None = None,
@@ -121,11 +124,17 @@ async def list_(
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     after: Annotated[str | None, Query(pattern=r"^\d{1,18}$")] = None,
 ) -> MemoryList:
-    """A page of episodes, or of what was learnt (all of the filters are for episodes)."""
+    """A page of episodes, or of what was learnt (all other filters are for episodes)."""
     rights = _services(request).aeon.rights
     owner = owner_of(user)
+    if conflicts and kind != "facts":
+        raise RequestError(
+            "Only facts have conflicts.", param="conflicts", fix="Send kind=facts with it."
+        )
     if kind != "episodes":
         made: list[Any] = await asyncio.to_thread(getattr(rights, kind), owner)
+        if conflicts:
+            made = [one for one in made if one.conflicts]
         start = int(after or 0)
         page = made[::-1][start : start + limit]
         more = start + limit < len(made)

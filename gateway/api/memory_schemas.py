@@ -105,7 +105,8 @@ class EpisodeIn(EpisodeOut):
 
 
 class FactOut(BaseModel):
-    """What was learnt; ``current`` until something superseded it."""
+    """What was learnt; ``current`` until something superseded it. ``conflicts`` are current facts
+    that the last sleep found to contradict it."""
 
     object: Literal["memory.fact"] = "memory.fact"
     id: str
@@ -118,6 +119,7 @@ class FactOut(BaseModel):
     recorded_from: datetime
     recorded_to: datetime | None
     supersedes: list[str]
+    conflicts: list[str] = []
 
 
 class SummaryOut(BaseModel):

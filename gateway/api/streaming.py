@@ -75,15 +75,8 @@ async def _events(
                     services.telemetry.first_token_seconds.observe(waited)
                     waiting_for_first = False
                 yield chunks.piece(piece)
-    except KikiError as error:
-        log.error("the stream of %s broke: %s", turn.ask.id, error)
-        services.telemetry.broken_streams.labels(error.code).inc()
-        yield _error_event(errors.envelope(error))
-        return
-    except Exception:
-        log.exception("the stream of %s broke", turn.ask.id)
-        services.telemetry.broken_streams.labels("internal_error").inc()
-        yield _error_event(errors.OWN_ERROR)
+    except Exception as error:
+        yield broken(services, turn, error)
         return
     services.telemetry.count_turn(turn)
     kiki = replies.visible({"kiki": replies.explanation(turn)}, wishes.explain).get("kiki")
@@ -162,6 +155,18 @@ class EventStream(StreamingResponse):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with self._holds, aclosing(self._events):
             await super().__call__(scope, receive, send)
+
+
+def broken(services: Services, turn: Turn, error: Exception) -> str:
+    """Note that a stream breaks; returns the event that says why. No ``[DONE]`` follows it."""
+    code, body = "internal_error", errors.OWN_ERROR
+    if isinstance(error, KikiError):
+        code, body = error.code, errors.envelope(error)
+        log.error("the stream of %s broke: %s", turn.ask.id, error)
+    else:
+        log.error("the stream of %s broke", turn.ask.id, exc_info=error)
+    services.telemetry.broken_streams.labels(code).inc()
+    return _error_event(body)
 
 
 def _error_event(body: dict[str, object]) -> str:

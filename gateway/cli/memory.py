@@ -14,7 +14,7 @@ from gateway.settings import load_settings
 def command() -> None:
     """Look after the memory.
 
-    While a gateway has the folder open, all but rebuild and sleep ask it; else they open it.
+    While a gateway has the folder open, all but rebuild ask it; else they open it.
     """
 
 

@@ -16,6 +16,7 @@ from kiki.errors import EngineUnavailableError, KikiError
 if TYPE_CHECKING:
     import httpx
 
+    from gateway.sleeping import Nights
     from gateway.telemetry import Telemetry
     from memory import Aeon
     from routing.embedder import Embedder
@@ -29,15 +30,25 @@ class FolderServices:
     """What the memory's endpoints need, where no gateway runs."""
 
     aeon: Aeon
+    nights: Nights
     embedder: Embedder
     settings: Settings
     telemetry: Telemetry
 
 
-def at_desk(url: str | None, work: Callable[[httpx.AsyncClient], Awaitable[Result]]) -> Result:
+def at_desk(
+    url: str | None,
+    work: Callable[[httpx.AsyncClient], Awaitable[Result]],
+    *,
+    asks: bool = False,
+) -> Result:
     """Do ``work`` with a client for ``/v1/memory``: the gateway at ``url``, else the one that
-    holds the memory's folder, else the folder."""
+    holds the memory's folder, else the folder. ``asks``: the model that the setting cerebellum
+    names is needed."""
     settings = load_settings()
+    if not asks or settings.cerebellum == "engine":
+        # The engine that serves is not running over the folder.
+        settings = settings.model_copy(update={"cerebellum": "rules"})
 
     async def run() -> Result:
         async with _client(settings, url) as client:
@@ -90,9 +101,11 @@ async def _folder(settings: Settings) -> AsyncIterator[Any]:
     import httpx
     from fastapi import FastAPI
 
-    from gateway.api import errors, memory
+    from gateway.api import errors, memory, sleep
+    from gateway.asking import asking
     from gateway.assets import load_embedder
     from gateway.cli.progress import pulling
+    from gateway.sleeping import sleeping
     from gateway.telemetry import Telemetry
     from memory import Aeon
 
@@ -105,12 +118,15 @@ async def _folder(settings: Settings) -> AsyncIterator[Any]:
         stores=settings.stores(),
     )
     app = FastAPI()
-    app.state.services = FolderServices(aeon, embedder, settings, Telemetry())
     errors.install(app)
     app.include_router(memory.router)
+    app.include_router(sleep.router)
+    unscheduled = settings.model_copy(update={"sleep_at": None})
     await asyncio.to_thread(aeon.open)
     try:
-        yield httpx.ASGITransport(app, raise_app_exceptions=False)
+        async with asking(settings, None) as ask, sleeping(aeon, unscheduled, ask) as nights:
+            app.state.services = FolderServices(aeon, nights, embedder, settings, Telemetry())
+            yield httpx.ASGITransport(app, raise_app_exceptions=False)
     finally:
         await asyncio.to_thread(aeon.close)
 

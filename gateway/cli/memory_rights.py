@@ -41,6 +41,7 @@ def _at(id_: str) -> str:
 
 @click.command("list")
 @click.option("--kind", type=click.Choice(["episodes", "facts", "summaries"]), default="episodes")
+@click.option("--conflicts", is_flag=True, help="Only facts that another one contradicts.")
 @click.option("--conversation", help="Only of this conversation.")
 @click.option("--since", help="Only from this time on, for example 2026-05-01.")
 @click.option("--until", help="Only from before this time.")
@@ -50,6 +51,7 @@ def _at(id_: str) -> str:
 @target
 def list_(
     kind: str,
+    conflicts: bool,
     conversation: str | None,
     since: str | None,
     until: str | None,
@@ -62,7 +64,8 @@ def list_(
 ) -> None:
     """Show what is remembered, the last written first."""
     params = {
-        "kind": kind,
+        "kind": "facts" if conflicts else kind,
+        "conflicts": conflicts or None,
         "conversation": conversation,
         "since": since,
         "until": until,
@@ -289,7 +292,8 @@ def _line(one: dict[str, Any]) -> str:
     short = text if len(text) <= WIDTH else f"{text[: WIDTH - 1]}…"
     time = one.get("time") or one.get("valid_from") or ""
     ended = "" if one.get("current", True) else " (superseded)"
-    return f"{one['id']}  {time[:16]}  {short}{ended}"
+    against = "".join(f" (contradicts {id_})" for id_ in one.get("conflicts", ()))
+    return f"{one['id']}  {time[:16]}  {short}{ended}{against}"
 
 
 def _print(told: object) -> None:

@@ -25,13 +25,20 @@ class Cerebellum:
     """Two decisions: `memorize` a sentence or not, and `arbitrate` it against a stored one.
 
     ``ask`` is the model (None: rules alone) and may take ``timeout_s`` a decision. Late, absent or
-    junk, the rules decide. ``counts`` says how often which: model, rules, late, junk, failed.
-    Thread-safe.
+    junk, the rules decide. ``counts`` says how often which: model, rules, late, junk, failed;
+    ``decided`` is told of each. Thread-safe.
     """
 
-    def __init__(self, ask: Ask | None = None, *, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        ask: Ask | None = None,
+        *,
+        timeout_s: float = TIMEOUT_S,
+        decided: Callable[[str], None] = lambda what: None,
+    ) -> None:
         self._model = ModelDecider(ask) if ask else None
         self._timeout_s = timeout_s
+        self._decided = decided
         self._counts: Counter[str] = Counter()
         self._lock = threading.Lock()
 
@@ -102,3 +109,4 @@ class Cerebellum:
     def _count(self, what: str) -> None:
         with self._lock:
             self._counts[what] += 1
+        self._decided(what)

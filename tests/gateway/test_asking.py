@@ -85,4 +85,9 @@ def test_sleep_says_what_it_would_do_and_did(
     assert dry.exit_code == 0, dry.output
     assert dry.stdout.startswith("Nothing was changed. It would be: 0 summaries")
     found = CliRunner().invoke(cli, ["memory", "sleep", "--json"])
-    assert json.loads(found.stdout) == {"dry_run": False, "owners": [], "summariser": {}}
+    assert json.loads(found.stdout) == {
+        "object": "memory.sleep.report",
+        "dry_run": False,
+        "owners": [],
+        "summariser": {},
+    }

@@ -57,6 +57,11 @@ def test_list_show_edit_and_search(folder: Path) -> None:
         run("show", "x", "--user", "kim")
 
 
+def test_conflicts_are_listed_where_there_are_any(folder: Path) -> None:
+    assert data("list", "--conflicts", "--user", "kim") == []
+    assert "Nothing is remembered here." in run("list", "--conflicts").stderr
+
+
 def test_delete_asks_first(folder: Path) -> None:
     assert run("delete", "a", "--user", "kim", answer="n\n").exit_code == 1
     assert len(data("list", "--user", "kim")) == 2

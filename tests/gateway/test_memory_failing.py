@@ -82,7 +82,9 @@ async def test_deletes_that_wait_for_a_store_hold_nobody_else_up(
     aeon = parts.aeon(tmp_path / "memory")
     app = FastAPI()
     settings = load_settings(data_dir=tmp_path)
-    app.state.services = FolderServices(aeon, services.embedder, settings, Telemetry())
+    app.state.services = FolderServices(
+        aeon, services.nights, services.embedder, settings, Telemetry()
+    )
     errors.install(app)
     app.include_router(memory.router)
     transport = httpx.ASGITransport(app)

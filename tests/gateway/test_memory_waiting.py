@@ -30,7 +30,9 @@ async def test_others_are_answered_while_many_wait_for_a_store(tmp_path: Path, s
     aeon.open()
     app = FastAPI()
     settings = load_settings(data_dir=tmp_path)
-    app.state.services = FolderServices(aeon, services.embedder, settings, Telemetry())
+    app.state.services = FolderServices(
+        aeon, services.nights, services.embedder, settings, Telemetry()
+    )
     errors.install(app)
     app.include_router(memory.router)
     transport = httpx.ASGITransport(app)

@@ -43,7 +43,14 @@ def talk(memory: Aeon, embedder: Embedder, owner: Owner = ALICE) -> list[Episode
     for one, vector in zip(said, embedder.embed(TALK), strict=True):
         memory.write(one, vector)
     assert memory.drain(30)
+    decided(memory)
     return said
+
+
+def decided(memory: Aeon) -> None:
+    """As if the cerebellum had learnt nothing of all that is there."""
+    journal = memory._parts()[0]
+    journal.facts.learn(Learnt(), up_to=journal.last_seq(), now=START)
 
 
 def sleep(memory: Aeon, settings: SleepSettings = NOTHING, **how: object) -> SleepReport:
@@ -108,6 +115,22 @@ def test_evicted_episodes_leave_both_stores_and_their_facts_stay(
         assert datetime.now(UTC) < wait_until
         trace.wake()
     assert memory.knowledge.facts(ALICE) == [ended]
+
+
+def test_nothing_is_evicted_before_it_was_decided_what_it_teaches(
+    memory: Aeon, embedder: Embedder
+) -> None:
+    journal = memory._parts()[0]
+    said = [episode(text, "Noted.") for text in TALK]
+    memory.rights.keep(said)
+    assert memory.drain(30)
+    (night,) = sleep(memory).owners
+    assert night.summarised
+    assert night.evicted == ()
+    assert left(memory) == TALK
+    journal.facts.learn(Learnt(), up_to=1, now=START)
+    (night,) = sleep(memory).owners
+    assert night.evicted == (said[0].id,)
 
 
 def test_what_was_recalled_is_kept(memory: Aeon, embedder: Embedder) -> None:
