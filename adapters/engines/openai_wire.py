@@ -38,6 +38,9 @@ def prompt_fields(request: GenerateRequest) -> dict[str, Any]:
     return fields
 
 
+_decode = json.JSONDecoder().decode
+
+
 def message_fields(messages: Sequence[Message]) -> list[dict[str, Any]]:
     return [_message(message) for message in messages]
 
@@ -108,17 +111,27 @@ def sampling_fields(sampling: Sampling) -> dict[str, Any]:
 
 
 async def events(chunks: AsyncIterator[bytes]) -> AsyncIterator[dict[str, Any]]:
-    """The JSON objects of a server-sent stream, without its ``[DONE]``.
+    """The JSON objects of a server-sent stream, without its ``[DONE]``."""
+    async for together in batches(chunks):
+        for event in together:
+            yield event
+
+
+async def batches(chunks: AsyncIterator[bytes]) -> AsyncIterator[list[dict[str, Any]]]:
+    """The same, with those together that came together.
 
     Lines end at LF alone: a string in the JSON may hold the other signs that end one in Unicode.
     """
     rest = b""
     async for chunk in chunks:
         *lines, rest = (rest + chunk).split(b"\n")
-        for line in lines:
-            data = line.removeprefix(b"data: ").strip()
-            if line.startswith(b"data: ") and data != b"[DONE]":
-                yield json.loads(data)
+        found = [
+            _decode(line[6:].decode())
+            for line in lines
+            if line.startswith(b"data: ") and not line.startswith(b"data: [DONE]")
+        ]
+        if found:
+            yield found
 
 
 def usage_of(usage: dict[str, Any]) -> Usage:

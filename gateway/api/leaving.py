@@ -9,8 +9,6 @@ from typing import Any
 
 from fastapi import Request, Response
 
-from adapters.engines.tasks import end_tasks
-
 log = logging.getLogger("kiki.gateway")
 
 # Nobody reads it; it is what proxies log for a client that closed the connection.
@@ -19,19 +17,23 @@ CLIENT_LEFT = 499
 
 async def unless_left(request: Request, work: Coroutine[Any, Any, Response]) -> Response:
     """Do the work; when the client leaves first, cancel it, and its generation with it."""
-    running = asyncio.create_task(work)
-    leaving = asyncio.create_task(_left(request))
+    working = asyncio.current_task()
+    assert working
+    watching = asyncio.create_task(_cancel_when_left(request, working))
     try:
-        await asyncio.wait({running, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if running.done():
-            return running.result()
+        return await work
+    except asyncio.CancelledError:
+        if not watching.done():  # another wants it to end
+            raise
+        working.uncancel()
         log.info("the client of %s left", request.state.request_id)
         return Response(status_code=CLIENT_LEFT)
     finally:
-        await end_tasks({running, leaving})
+        watching.cancel()
 
 
-async def _left(request: Request) -> None:
+async def _cancel_when_left(request: Request, working: asyncio.Task[Any]) -> None:
     """The body has been read, so the next message is that the client is gone."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
+    working.cancel()

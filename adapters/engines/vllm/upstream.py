@@ -10,8 +10,9 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from adapters.engines.base import Token, Tool, Tools
 from adapters.engines.breaker import Breaker
-from adapters.engines.openai_wire import error_of, events
+from adapters.engines.openai_wire import CHAT, COMPLETIONS, batches, error_of, tool_fields
 from adapters.engines.swaps import Swaps
 from adapters.engines.tasks import end_tasks
 from adapters.engines.vllm.connection import TRANSPORT_ERRORS, Answer, Connection
@@ -33,7 +34,8 @@ LONGEST_DELAY = 10.0
 class Upstream:
     """A server at ``url``. ``label`` stays the same when a restart gives it another address.
 
-    ``mixes_base_rows`` says that it calls itself a CPU build (see ``VllmConfig.on_cpu``).
+    ``mixes_base_rows`` says that it calls itself a CPU build (see ``VllmConfig.on_cpu``), ``tools``
+    that the template shows tools and their calls are read.
     ``breaker`` is what probes and requests showed. ``in_flight`` counts requests, ``loads`` and
     ``load_seconds`` the adapters that were loaded here.
     """
@@ -53,6 +55,7 @@ class Upstream:
         self.base = ""
         self.context_tokens = 0
         self.mixes_base_rows = False
+        self.tools = False
         self.breaker = Breaker(longest_delay)
         self.in_flight = 0
         self.last_token = float("-inf")
@@ -89,6 +92,7 @@ class Upstream:
             self.base, self.context_tokens = str(card["id"]), int(card["max_model_len"])
             version = (await self._request("GET", "/version")).json()["version"]
             self.mixes_base_rows = "cpu" in str(version)
+            self.tools = await self._takes_tools()
         except (EngineError, StopIteration, LookupError, TypeError, ValueError) as error:
             log.warning("vLLM at %s doesn't say what it serves: %s", self.url, error)
             self.breaker.trip()
@@ -125,6 +129,28 @@ class Upstream:
             return False
         if not self.healthy:
             self.breaker.reset()
+        return True
+
+    async def tokenize(self, fields: dict[str, Any]) -> list[Token]:
+        """The tokens of a prompt or of messages. Raises EngineError."""
+        body = {"model": self.base, "return_token_strs": True, **fields}
+        told = (await self._request("POST", "/tokenize", body, 30.0)).json()
+        texts = told.get("token_strs") or [""] * len(told["tokens"])
+        return [Token(id_, text) for id_, text in zip(told["tokens"], texts, strict=True)]
+
+    async def _takes_tools(self) -> bool:
+        """Whether a tool makes the prompt longer, and may be left to the model to call."""
+        tools = tool_fields(Tools((Tool("tool", "A tool.", {"type": "object"}),)))
+        hello = [{"role": "user", "content": "hi"}]
+        body: dict[str, Any] = {"model": self.base, "messages": hello}
+        try:
+            without = len(await self.tokenize(body))
+            if len(await self.tokenize(body | {"tools": tools["tools"]})) == without:
+                return False
+            await self._request("POST", CHAT, body | tools | {"max_tokens": 1}, PROBE_TIMEOUT)
+        except (EngineError, LookupError, TypeError, ValueError) as error:
+            log.info("vLLM at %s takes no tools: %s", self.url, error)
+            return False
         return True
 
     async def ensure(
@@ -179,13 +205,17 @@ class Upstream:
             self.in_flight -= 1
 
     @contextlib.asynccontextmanager
-    async def chat(self, body: dict[str, Any]) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
-        """The chunks of a streamed chat completion; closing it closes the connection.
+    async def chat(
+        self, body: dict[str, Any]
+    ) -> AsyncIterator[AsyncIterator[list[dict[str, Any]]]]:
+        """The chunks of a streamed completion, those in a list that came together.
 
-        Raises what ``refusals`` makes of an error, ServerLostError where the connection breaks.
+        Closing it closes the connection. Raises what ``refusals`` makes of an error,
+        ServerLostError where the connection breaks.
         """
+        path = COMPLETIONS if "prompt" in body else CHAT
         try:
-            async with self._connection.stream(self.url + "/v1/chat/completions", body) as response:
+            async with self._connection.stream(self.url + path, body) as response:
                 if response.status != 200:
                     error = error_of(await response.read())
                     raise await self._judge(response.status, error, body)
@@ -194,7 +224,7 @@ class Upstream:
                         f"vLLM at {self.url} answered with {response.content_type}, not a stream.",
                         fix="Check that vllm_urls names vLLM servers, and nothing in between.",
                     )
-                yield self._watched(events(response.content.iter_any()))
+                yield self._watched(batches(response.content.iter_any()))
             self.breaker.succeed()
         except TimeoutError as error:
             if not self.healthy:  # a probe has found that it hangs
@@ -219,29 +249,32 @@ class Upstream:
         self.suspect.set()
 
     async def _watched(
-        self, chunks: AsyncIterator[dict[str, Any]]
-    ) -> AsyncIterator[dict[str, Any]]:
-        async for chunk in chunks:
-            if "error" in chunk:
-                raise EngineUnavailableError(
-                    f"vLLM failed in the middle of the answer: {chunk['error'].get('message')}"
-                )
+        self, batches: AsyncIterator[list[dict[str, Any]]]
+    ) -> AsyncIterator[list[dict[str, Any]]]:
+        async for chunks in batches:
+            for chunk in chunks:
+                if "error" in chunk:
+                    raise EngineUnavailableError(
+                        f"vLLM failed in the middle of the answer: {chunk['error'].get('message')}"
+                    )
             self.last_token = time.monotonic()
-            yield chunk
+            yield chunks
 
     async def _judge(self, status: int, error: dict[str, Any], body: dict[str, Any]) -> Exception:
-        found = refusal(status, error, body["model"])
+        found = refusal(status, error, body)
         if isinstance(found, PromptTooLongError):
-            tokens = await self._count_tokens(body["messages"])
+            tokens = await self._count_tokens(body)
             return _too_long(tokens, self.context_tokens) if tokens else found
         if status >= 500 and not await self.probe():
             return self._lost(found)
         return found
 
-    async def _count_tokens(self, messages: list[dict[str, str]]) -> int | None:
+    async def _count_tokens(self, body: dict[str, Any]) -> int | None:
         """vLLM stops counting a prompt that is too long one token past its context."""
+        shown: dict[str, Any] = {"model": self.base}
+        shown |= {name: body[name] for name in ("messages", "prompt", "tools") if name in body}
         try:
-            answer = await self._request("POST", "/tokenize", {"messages": messages}, 30.0)
+            answer = await self._request("POST", "/tokenize", shown, 30.0)
             return int(answer.json()["count"])
         except (EngineError, LookupError, TypeError, ValueError):
             return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
-from adapters.engines.base import Delta, GenerateRequest, Usage
+from adapters.engines.base import CallPiece, Delta, GenerateRequest, TokenLogprob, Usage
 from adapters.engines.openai_wire import (
     calls_of,
     finish_of,
@@ -36,8 +36,10 @@ def body_of(request: GenerateRequest, context_tokens: int) -> dict[str, Any]:
     return body
 
 
-async def deltas_of(row: int, chunks: AsyncIterator[dict[str, Any]]) -> AsyncGenerator[Delta, None]:
-    """The row's deltas; the last one carries reason and usage.
+async def deltas_of(
+    row: int, batches: AsyncIterator[list[dict[str, Any]]]
+) -> AsyncGenerator[Delta, None]:
+    """The row's deltas, one for the chunks that came together; the last carries reason and usage.
 
     What vLLM's parser took out as ``reasoning`` is put back between ``<think>`` tags, as the
     model wrote it. Raises EngineUnavailableError when the stream ends without a reason.
@@ -45,25 +47,29 @@ async def deltas_of(row: int, chunks: AsyncIterator[dict[str, Any]]) -> AsyncGen
     finish: str | None = None
     usage = Usage()
     thinking = False
-    async for chunk in chunks:
-        if chunk.get("usage"):
-            usage = usage_of(chunk["usage"])
-        for choice in chunk["choices"]:
-            finish = choice.get("finish_reason") or finish
-            delta = choice.get("delta") or {}
-            reasoning, content = delta.get("reasoning") or "", delta.get("content") or ""
-            content = content or choice.get("text") or ""
-            text = ""
-            if reasoning:
-                text = reasoning if thinking else OPEN + reasoning
-                thinking = True
-            if content:
-                text += CLOSE + content if thinking else content
-                thinking = False
-            calls = calls_of(delta)
-            logprobs = logprobs_of(choice.get("logprobs"))
-            if text or logprobs or calls:
-                yield Delta(row, text, logprobs, calls=calls)
+    async for chunks in batches:
+        text = ""
+        logprobs: list[TokenLogprob] = []
+        calls: list[CallPiece] = []
+        for chunk in chunks:
+            if chunk.get("usage"):
+                usage = usage_of(chunk["usage"])
+            for choice in chunk["choices"]:
+                finish = choice.get("finish_reason") or finish
+                delta = choice.get("delta") or {}
+                content = delta.get("content") or choice.get("text") or ""
+                if reasoning := delta.get("reasoning"):
+                    text += reasoning if thinking else OPEN + reasoning
+                    thinking = True
+                if content:
+                    text += CLOSE + content if thinking else content
+                    thinking = False
+                if delta.get("tool_calls"):
+                    calls += calls_of(delta)
+                if choice.get("logprobs"):
+                    logprobs += logprobs_of(choice["logprobs"])
+        if text or logprobs or calls:
+            yield Delta(row, text, tuple(logprobs), calls=tuple(calls))
     if finish is None or finish == "abort":
         raise EngineUnavailableError("vLLM ended in the middle of the answer.")
     yield Delta(row, finish_reason=finish_of(finish), usage=usage)
