@@ -107,7 +107,7 @@ class ChatRequest(BaseModel):
     metadata: dict[str, str] | None = None
     strip_thinking: bool = True
     raw_mode: bool = Field(False, description="Routing, mount and inference only.")
-    kiki: KikiOptions = KikiOptions()
+    kiki: KikiOptions = Field(default_factory=KikiOptions)  # else it is copied deeply each time
 
 
 class Usage(BaseModel):

@@ -15,9 +15,9 @@ def piece(finish: str | None = None, **delta: str) -> dict[str, Any]:
 
 
 async def whole(*chunks: dict[str, Any]):
-    async def stream() -> AsyncIterator[dict[str, Any]]:
+    async def stream() -> AsyncIterator[list[dict[str, Any]]]:
         for chunk in chunks:
-            yield chunk
+            yield [chunk]
 
     return (await collect(deltas_of(0, stream()), 1))[0]
 
@@ -64,3 +64,13 @@ def test_a_schema_and_logprobs_are_asked_for_as_openai_does():
     assert body["response_format"]["json_schema"]["schema"] == {"type": "object"}
     assert (body["logprobs"], body["top_logprobs"]) == (True, 3)
     assert body["messages"] == [{"role": "user", "content": "Hi"}]
+
+
+async def test_chunks_that_came_together_are_one_delta():
+    async def stream() -> AsyncIterator[list[dict[str, Any]]]:
+        yield [piece(content="Two "), piece(content="in "), piece(content="one")]
+        yield [piece(content=", then "), piece("stop", content="more.")]
+
+    deltas = [delta async for delta in deltas_of(0, stream())]
+    assert [delta.text for delta in deltas] == ["Two in one", ", then more.", ""]
+    assert deltas[-1].finish_reason == "stop"
