@@ -7,8 +7,7 @@ import hashlib
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from itertools import compress
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +30,9 @@ from routing.neighbours import fingerprint
 from routing.neighbours import write as write_neighbours
 from routing.router import PACKAGED, Router
 from routing.training import calibrate, rows
-from routing.training.evaluate import Report, evaluate, target_matrix
+from routing.training.corpus import Corpus, read_corpus
+from routing.training.evaluate import Report, evaluate
 from routing.training.fit import Recipe, fit
-from routing.training.groups import NEAR, Split, near_duplicates, split
 from routing.training.rows import Row
 from routing.training.vectors import Embeds, Progress, VectorCache
 from routing.training.words import fit_lexicon
@@ -43,30 +42,11 @@ log = logging.getLogger("kiki.routing")
 CENTRES = 24
 """Centres a domain at most; more of them take space and separate no better."""
 ROWS_PER_CENTRE = 4
-SOURCES = {
-    "packaged": "routing/data, Apache-2.0",
-    "extra": "hypneum-lab/micro-kiki prompts, Apache-2.0",
-    "clinc": "CLINC150, CC BY 3.0",
-}
+PACKAGED_SOURCE = "routing/data, Apache-2.0"
+CLINC_SOURCE = "CLINC150, CC BY 3.0"
 
 Array = NDArray[np.float32]
 Rows = NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True)
-class Corpus:
-    """The training rows with their vectors, targets, groups and split."""
-
-    rows: Sequence[Row]
-    vectors: Array
-    targets: Array
-    groups: NDArray[np.int64]
-    parts: Split
-    table: DomainTable
-
-    @property
-    def packaged(self) -> NDArray[np.bool_]:
-        return np.array([row.source == "packaged" for row in self.rows])
 
 
 def train(
@@ -128,48 +108,6 @@ def train(
     replace(card, metrics={"test": measured.summary()}).write(output)
     log.info("trained on %d rows, test top-1 %s", len(corpus.rows) - len(test), measured.top1)
     return measured
-
-
-def read_corpus(
-    vectors: VectorCache,
-    data: Path,
-    extra: Sequence[Path],
-    clinc: Path | None,
-    table: DomainTable,
-    seed: int,
-    progress: Progress | None = None,
-) -> Corpus:
-    """Reads, embeds, groups and splits all rows.
-
-    Rows that say the same as one of the shifted set are left out: that set measures how the router
-    does on prompts unlike all it has seen.
-    """
-    read = rows.read_packaged(table, data)
-    for folder in extra:
-        read += rows.read_folder(folder, table)
-    if clinc:
-        read += rows.read_clinc(clinc, "train")
-    merged = rows.merge_repeats(read)
-    embedded = vectors.embed([row.prompt for row in merged], progress)
-    shifted = [row.prompt for row in rows.read_shifted(table, data)]
-    away = vectors.embed(shifted, progress) if shifted else embedded[:0]
-    apart = _apart(embedded, away)
-    merged, embedded = list(compress(merged, apart)), embedded[apart]
-    groups = near_duplicates(embedded)
-    strata = [f"{row.source}:{row.domains[0] if row.domains else ''}" for row in merged]
-    return Corpus(
-        merged,
-        embedded,
-        target_matrix(merged, table),
-        groups,
-        split(groups, strata, seed=seed),
-        table,
-    )
-
-
-def _apart(vectors: Array, others: Array) -> NDArray[np.bool_]:
-    """Which of the vectors are no near-duplicate of any of the others."""
-    return np.asarray((vectors @ others.T).max(axis=1, initial=0) < NEAR)
 
 
 def write_index(output: Path, corpus: Corpus, embedding_id: str) -> None:
@@ -295,9 +233,9 @@ def build_index(corpus: Corpus, chosen: Rows, seed: int) -> Index:
 
 
 def _data(corpus: Corpus, data: Path, extra: Sequence[Path], clinc: Path | None) -> dict[str, Any]:
-    used = {"packaged": True, "extra": bool(extra), "clinc": clinc is not None}
+    given = [f"{folder.name}, a folder given with --extra" for folder in extra]
     return {
-        "sources": [text for name, text in SOURCES.items() if used[name]],
+        "sources": [PACKAGED_SOURCE, *given, *([CLINC_SOURCE] if clinc else [])],
         "rows": len(corpus.rows),
         "rows_by_source": dict(sorted(Counter(row.source for row in corpus.rows).items())),
         "groups": len(np.unique(corpus.groups)),

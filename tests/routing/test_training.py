@@ -17,10 +17,11 @@ from routing.embedder import Embedder
 from routing.head import WEIGHTS_FILE
 from routing.router import Router
 from routing.training import calibrate, rows
+from routing.training.corpus import read_corpus
 from routing.training.evaluate import ece
 from routing.training.fit import Recipe
 from routing.training.groups import NEAR, near_duplicates, split
-from routing.training.train import read_corpus, train
+from routing.training.train import train
 from routing.training.vectors import VectorCache
 
 DOMAINS = ("python", "sql", "kicad-pcb", "kicad-dsl", "out-of-scope", "multi")
