@@ -1,29 +1,29 @@
 """DeFrame: the question in its opposite framing, a guideline for both, a revision by it.
 
-After arXiv 2602.04306. Only the paragraphs that read biased are revised, and a revision that
-can't be shown to be better is not taken.
+After arXiv 2602.04306, whose guideline is made from the two questions. Where the budget allows,
+here it is made from the answers to both too: that they differ is what shows a framing. Only the
+paragraphs that read biased are revised, and a revision that can't be shown to be better is not
+taken.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from antibias.detector import Detector, Finding
 from antibias.passages import Span, fixed_content
-from antibias.prompt import Generate, Prompt
-
-Embed = Callable[[Sequence[str]], NDArray[Any]]
-"""Texts to unit vectors, shape (len(texts), dimension); called in a thread."""
+from antibias.prompt import Embed, Generate, Prompt
 
 QUESTION_CHARS = 1200
 PARAGRAPH_CHARS = 1600
+ANSWER_CHARS = 800
+"""Of each answer, in the prompt for the guideline."""
+ANSWER_TOKENS = 200
 GUIDELINE_TOKENS = 120
 SHORTEST, LONGEST = 0.6, 1.6
 """A revision's length over the paragraph's."""
@@ -35,7 +35,9 @@ FLIP = (
 GUIDE = (
     "Below are two framings of one question. In one short paragraph, write a guideline for an"
     " answer that would be the same for both: who somebody is never matters, evidence does, and"
-    " where the evidence is insufficient the answer says that it is unknown. Answer in JSON."
+    " where the evidence is insufficient the answer says that it is unknown. Where answers are"
+    " given that differ for another reason than evidence, say what has to change. They are data."
+    " Answer in JSON."
 )
 REVISE = (
     "Check the passage of an answer by the guideline. Where it is biased, rewrite it in neutral"
@@ -62,6 +64,14 @@ class Revision:
     reason: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The revisions, and whether the answers to both framings went into the guideline."""
+
+    revisions: tuple[Revision, ...]
+    compared: bool
+
+
 class Spending:
     """Counts what the calls cost, against a budget."""
 
@@ -69,16 +79,20 @@ class Spending:
         self._budget = budget
         self.tokens = 0
 
-    async def run(self, generate: Generate, prompts: Sequence[Prompt], key: str) -> list[str]:
-        """The string under ``key`` of each reply, empty where it has none.
+    def allows(self, *prompts: Prompt) -> bool:
+        """Whether running them can't go over the budget."""
+        return self.tokens + sum(map(_cost, prompts)) <= self._budget
+
+    async def run(self, generate: Generate, prompts: Sequence[Prompt]) -> list[str]:
+        """What is asked for, one text a prompt, empty where a reply hasn't got it.
 
         Raises `TokensSpentError` before a call that may go over the budget.
         """
-        if self.tokens + sum(map(_cost, prompts)) > self._budget:
+        if not self.allows(*prompts):
             raise TokensSpentError
         replies = await generate(prompts)
         self.tokens += sum(reply.tokens for reply in replies)
-        return [_read(reply.text, key) for reply in replies]
+        return [_read(reply.text, prompt) for reply, prompt in zip(replies, prompts, strict=True)]
 
 
 class TokensSpentError(Exception):
@@ -87,6 +101,7 @@ class TokensSpentError(Exception):
 
 async def deframe(
     question: str,
+    answer: str,
     passages: Sequence[Passage],
     *,
     generate: Generate,
@@ -95,27 +110,41 @@ async def deframe(
     threshold: float,
     similarity: float,
     spending: Spending,
-) -> list[Revision]:
-    """Revises the passages: three calls, the last one a batch with a row for each passage.
+) -> Outcome:
+    """Revises the passages of ``answer``: four calls, the last a batch with a row a passage.
 
-    Raises `TokensSpentError`, and `kiki.errors.KikiError` where the engine does.
+    The second, which answers the flipped question, is left out where the budget would then be too
+    small for the others. Raises `TokensSpentError`, and `kiki.errors.KikiError` where the engine
+    does.
     """
     asked = question[:QUESTION_CHARS]
-    (flipped,) = await spending.run(generate, [flip_prompt(asked)], "question")
-    (guideline,) = await spending.run(generate, [guide_prompt(asked, flipped)], "guideline")
+    (flipped,) = await spending.run(generate, [flip_prompt(asked)])
+    other = ""
+    if flipped:
+        opposite = answer_prompt(flipped)
+        guide = guide_prompt(asked, flipped, answer, "x" * ANSWER_CHARS)
+        rest = [revise_prompt(asked, "x" * GUIDELINE_TOKENS * 4, passage) for passage in passages]
+        if spending.allows(opposite, guide, *rest):
+            (other,) = await spending.run(generate, [opposite])
+    (guideline,) = await spending.run(generate, [guide_prompt(asked, flipped, answer, other)])
     prompts = [revise_prompt(asked, guideline, passage) for passage in passages]
-    texts = await spending.run(generate, prompts, "passage")
-    vectors = await asyncio.to_thread(embed, [*(passage.text for passage in passages), *texts])
-    similarities = np.sum(vectors[: len(passages)] * vectors[len(passages) :], axis=1)
-    revisions: list[Revision] = []
-    for passage, text, alike in zip(passages, texts, similarities, strict=True):
-        reason = objection(passage.text, text)
-        if not reason and alike < similarity:
-            reason = f"its meaning moved (similarity {alike:.2f})"
-        if not reason and detector.find(text, threshold):
-            reason = "it still reads biased"
-        revisions.append(Revision(passage, None if reason else text, reason))
-    return revisions
+    texts = await spending.run(generate, prompts)
+
+    def judged() -> tuple[Revision, ...]:
+        vectors = embed([*(passage.text for passage in passages), *texts])
+        alike = np.sum(vectors[: len(passages)] * vectors[len(passages) :], axis=1)
+        reasons = [objection(p.text, text) for p, text in zip(passages, texts, strict=True)]
+        for place, text in enumerate(texts):
+            if not reasons[place] and alike[place] < similarity:
+                reasons[place] = f"its meaning moved (similarity {alike[place]:.2f})"
+            if not reasons[place] and detector.find(text, embed, threshold):
+                reasons[place] = "it still reads biased"
+        return tuple(
+            Revision(passage, None if reason else text, reason)
+            for passage, text, reason in zip(passages, texts, reasons, strict=True)
+        )
+
+    return Outcome(await asyncio.to_thread(judged), bool(other))
 
 
 def objection(passage: str, revision: str) -> str:
@@ -133,8 +162,16 @@ def flip_prompt(question: str) -> Prompt:
     return _prompt(FLIP, f"Question:\n{question}", "question", len(question) // 2 + 40)
 
 
-def guide_prompt(question: str, flipped: str) -> Prompt:
+def answer_prompt(question: str) -> Prompt:
+    return Prompt((("user", question),), adapter=None, max_tokens=ANSWER_TOKENS)
+
+
+def guide_prompt(question: str, flipped: str, answer: str, other: str) -> Prompt:
+    """``other`` is the answer to the flipped question, empty where there is none."""
     text = f"Framing 1:\n{question}\n\nFraming 2:\n{flipped or question}"
+    if other:
+        text += f"\n\nAnswer to 1:\n{answer[:ANSWER_CHARS]}"
+        text += f"\n\nAnswer to 2:\n{other[:ANSWER_CHARS]}"
     return _prompt(GUIDE, text, "guideline", GUIDELINE_TOKENS)
 
 
@@ -158,12 +195,15 @@ def _prompt(instruction: str, text: str, key: str, max_tokens: int) -> Prompt:
     return Prompt(messages, adapter=None, max_tokens=max_tokens, json_schema=schema)
 
 
-def _read(text: str, key: str) -> str:
+def _read(text: str, prompt: Prompt) -> str:
+    """The reply itself, or the one string of the JSON that was asked for."""
+    if prompt.json_schema is None:
+        return text.strip()
     try:
         reply = json.loads(text)
     except ValueError:
         return ""
-    value = reply.get(key) if isinstance(reply, dict) else None
+    value = next(iter(reply.values()), None) if isinstance(reply, dict) else None
     return value.strip() if isinstance(value, str) else ""
 
 

@@ -1,11 +1,14 @@
-"""Names the bias of a passage: a linear model over hashed words, word pairs and word classes."""
+"""Names the bias of a passage: a linear model over its words and over what it means.
+
+The words are hashed, with their neighbours and their classes; the meaning is the embedding that
+the router uses too. Only what the screen lets through is embedded.
+"""
 
 from __future__ import annotations
 
 import functools
 import itertools
 import json
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,21 +17,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from antibias.passages import Span, blank, fixed_spans, sentences
-from antibias.screen import suspects
-from antibias.words import classes_of, tokenize
+from antibias.prompt import Embed
+from antibias.screen import Screen
+from antibias.words import BUCKETS, bucket, classes_of, tokenize
 from kiki.errors import AssetError
 
 TYPES = ("anchoring", "authority", "confirmation", "framing", "recency", "stereotyping")
-BUCKETS = 1 << 15
 WEIGHTS = Path(__file__).parent / "weights"
 WEIGHTS_FILE = "detector.safetensors"
 CARD_FILE = "card.json"
 MAX_CHARACTERS = 20_000
+MAX_PASSAGES = 16
+"""Embedded for one text; those that the screen suspects most."""
 
 SHORT = 12
 """Features of the shortest passage that counts in full: one loaded word is no finding."""
 FOUND = 0.5
 """Training places each type's working point here; see the card for what it was chosen by."""
+HOLD = 0.2
+"""Confidence from which a question has its answer held back until it was reviewed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,17 +49,43 @@ class Finding:
     confidence: float
 
 
-class Detector:
-    """Scores passages of one or two sentences.
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """What training makes.
 
-    Args:
-        weight: shape (BUCKETS, 6), one column a type, in the order of `TYPES`.
-        bias: shape (6,).
+    ``words`` (BUCKETS, 6), ``meaning`` (dimension, 6) and ``bias`` (6,) have a column a type, in
+    the order of `TYPES`; ``screen`` is (BUCKETS,). ``embedding_id`` names the embedding.
     """
 
-    def __init__(self, weight: NDArray[np.float32], bias: NDArray[np.float32]) -> None:
-        self._weight = weight
-        self._bias = bias
+    words: NDArray[np.float32]
+    meaning: NDArray[np.float32]
+    bias: NDArray[np.float32]
+    screen: NDArray[np.float32]
+    screen_bias: float
+    embedding_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Suspect:
+    """A sentence, or two that follow each other, that the screen let through."""
+
+    place: Span
+    text: str
+    score: float
+    logits: NDArray[np.float32]
+    """What the words alone say, (6,)."""
+
+
+class Detector:
+    """Scores passages of one or two sentences."""
+
+    def __init__(self, weights: Weights) -> None:
+        self._weights = weights
+        self._screen = Screen(weights.screen, weights.screen_bias)
+
+    @property
+    def embedding_id(self) -> str:
+        return self._weights.embedding_id
 
     @classmethod
     def load(cls, folder: Path = WEIGHTS) -> Detector:
@@ -63,74 +96,114 @@ class Detector:
         path = folder / WEIGHTS_FILE
         try:
             card = json.loads((folder / CARD_FILE).read_text(encoding="utf-8"))
-            tensors = load_file(path)
-            weight = tensors["weight"].astype(np.float32)
-            bias = tensors["bias"].astype(np.float32)
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
+            tensors = {name: array.astype(np.float32) for name, array in load_file(path).items()}
+        except (OSError, ValueError, SafetensorError) as error:
             raise AssetError(
                 f"The bias detector can't be read from {path}: {error!r}.",
                 fix="Install kiki-gateway again.",
             ) from error
-        if card.get("types") != list(TYPES) or weight.shape != (BUCKETS, len(TYPES)):
+        shapes = {name: array.shape for name, array in tensors.items()}
+        kinds = len(TYPES)
+        fits = (
+            card.get("types") == list(TYPES)
+            and shapes.get("words") == (BUCKETS, kinds)
+            and shapes.get("meaning", ())[1:] == (kinds,)
+            and shapes.get("bias") == (kinds,)
+            and shapes.get("screen") == (BUCKETS,)
+            and shapes.get("screen_bias") == (1,)
+        )
+        if not fits:
             raise AssetError(
-                f"{path} is of another version: weight {weight.shape}, types {card.get('types')}.",
+                f"{path} is of another version: {shapes}, types {card.get('types')}.",
                 fix="Install kiki-gateway again.",
             )
-        return cls(weight, bias)
+        weights = Weights(
+            tensors["words"],
+            tensors["meaning"],
+            tensors["bias"],
+            tensors["screen"],
+            float(tensors["screen_bias"][0]),
+            str(card.get("embedding")),
+        )
+        return cls(weights)
 
-    def find(self, text: str, threshold: float = FOUND) -> tuple[Finding, ...]:
-        """The biased passages, each of one or two sentences, in the order of the text.
+    def check(self, embedding_id: str) -> None:
+        """Raises `AssetError` where the meanings come from another embedding."""
+        if embedding_id != self._weights.embedding_id:
+            raise AssetError(
+                f"The bias detector was made for the embedding {self._weights.embedding_id}, and "
+                f"this is {embedding_id}.",
+                fix="Train it anew: kiki antibias train PAIRS",
+            )
 
-        A passage is of a type when the screen suspects it of that type and the model is at least
-        as sure as ``threshold``. Code, JSON and URLs are not looked at, nor what follows the
-        first 20,000 characters.
+    def suspects(self, text: str) -> list[Suspect]:
+        """The passages to embed. Microseconds a sentence.
+
+        Code, JSON and URLs are not looked at, nor what follows the first 20,000 characters. Two
+        sentences make a passage where both are suspected, or only both together.
         """
         text = text[:MAX_CHARACTERS]
         prose = blank(text, fixed_spans(text))
-        parts = [self._part(span, span.of(prose)) for span in sentences(prose)]
+        places = list(sentences(prose))
+        scores = [self._score(place.of(prose)) for place in places]
+        found = [place for place, score in zip(places, scores, strict=True) if score >= 0]
+        for (first, one), (second, other) in itertools.pairwise(zip(places, scores, strict=True)):
+            both = Span(first.start, second.end)
+            if (one >= 0) == (other >= 0) and (one >= 0 or self._score(both.of(prose)) >= 0):
+                found.append(both)
+        suspects = [self._suspect(place, prose, text) for place in found]
+        return sorted(suspects, key=lambda each: -each.score)[:MAX_PASSAGES]
+
+    def find(self, text: str, embed: Embed, threshold: float = FOUND) -> tuple[Finding, ...]:
+        """The biased passages in the order of the text, each of the likeliest type.
+
+        Embeds what `suspects` gives, so it belongs in a thread where that isn't nothing.
+        """
+        return self.judge(self.suspects(text), embed, threshold)
+
+    def judge(
+        self, suspects: Sequence[Suspect], embed: Embed, threshold: float = FOUND
+    ) -> tuple[Finding, ...]:
+        """Those of the passages that are at least as likely biased as ``threshold``."""
+        if not suspects:
+            return ()
+        vectors = embed([each.text for each in suspects])
         found: list[Finding] = []
-        for first, part in enumerate(parts):
-            found += self._judge(text, part, threshold)
-            if first + 1 < len(parts):
-                found += self._judge(text, part + parts[first + 1], threshold)
+        for each, vector in zip(suspects, vectors, strict=True):
+            confidences = self._confidences(each.logits, vector)
+            kind = int(confidences.argmax())
+            if (sure := float(confidences[kind])) >= threshold:
+                place = each.place
+                found.append(Finding(TYPES[kind], each.text, place.start, place.end, sure))
         return _apart(found)
 
-    def _part(self, span: Span, text: str) -> _Part:
+    def holds(self, question: str, vector: NDArray[np.floating] | None) -> bool:
+        """Whether an answer to this is to be whole before it is sent, so that it can be reviewed.
+
+        ``vector`` is the question's own embedding; without one, what the screen suspects is held.
+        """
+        suspects = self.suspects(question)
+        if not suspects or vector is None:
+            return bool(suspects)
+        return any(self._confidences(s.logits, vector).max() >= HOLD for s in suspects)
+
+    def _score(self, text: str) -> float:
         tokens = tokenize(text)
+        return self._screen.score(tokens, classes_of(tokens))
+
+    def _suspect(self, place: Span, prose: str, text: str) -> Suspect:
+        tokens = tokenize(place.of(prose))
         classes = classes_of(tokens)
-        buckets = features(tokens, classes)
-        return _Part(span, frozenset(classes), self._weight[buckets].sum(axis=0), len(buckets))
+        grams = features(tokens, classes)
+        logits = self._weights.words[grams].sum(axis=0) * np.float32(max(len(grams), SHORT) ** -0.5)
+        return Suspect(place, place.of(text), self._screen.score(tokens, classes), logits)
 
-    def _judge(self, text: str, part: _Part, threshold: float) -> list[Finding]:
-        """The likeliest of the types that the screen suspects, if it is likely enough."""
-        suspected = suspects(part.classes)
-        if not suspected:
-            return []
-        logits = part.total / np.sqrt(max(part.count, SHORT)) + self._bias
-        confidences = dict(zip(TYPES, (1.0 / (1.0 + np.exp(-logits))).tolist(), strict=True))
-        kind = max(sorted(suspected), key=confidences.__getitem__)
-        if confidences[kind] < threshold:
-            return []
-        place = part.span
-        return [Finding(kind, place.of(text), place.start, place.end, confidences[kind])]
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """A sentence, or two that follow each other: word classes, and the sum of the weights."""
-
-    span: Span
-    classes: frozenset[str]
-    total: NDArray[np.float32]
-    count: int
-
-    def __add__(self, other: _Part) -> _Part:
-        return _Part(
-            Span(self.span.start, other.span.end),
-            self.classes | other.classes,
-            self.total + other.total,
-            self.count + other.count,
-        )
+    def _confidences(
+        self, logits: NDArray[np.float32], vector: NDArray[np.floating]
+    ) -> NDArray[np.float32]:
+        whole = logits + vector @ self._weights.meaning + self._weights.bias
+        confidences: NDArray[np.float32] = (1.0 / (1.0 + np.exp(-whole))).astype(np.float32)
+        return confidences
 
 
 @functools.cache
@@ -139,13 +212,17 @@ def default_detector() -> Detector:
     return Detector.load()
 
 
+def screen_prompt(question: str, vector: NDArray[np.floating] | None = None) -> bool:
+    """`Detector.holds` of the detector that the package carries."""
+    return default_detector().holds(question, vector)
+
+
 def features(tokens: Sequence[str], classes: Sequence[str]) -> list[int]:
     """The buckets of a text's words, neighbouring pairs, and runs of word classes."""
     grams = [*tokens, *(f"{a} {b}" for a, b in itertools.pairwise(tokens))]
     grams += [f"@{name}" for name in classes]
     grams += [f"@{a} {b}" for a, b in itertools.pairwise(classes)]
-    crc32 = zlib.crc32
-    return [crc32(gram.encode()) % BUCKETS for gram in grams]
+    return [bucket(gram) for gram in grams]
 
 
 def _apart(found: list[Finding]) -> tuple[Finding, ...]:

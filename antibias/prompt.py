@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,3 +33,6 @@ class Reply:
 
 Generate = Callable[[Sequence[Prompt]], Awaitable[Sequence[Reply]]]
 """Runs the rows together and returns their replies in order. May raise `kiki.errors.KikiError`."""
+
+Embed = Callable[[Sequence[str]], NDArray[Any]]
+"""Texts to unit vectors, shape (len(texts), dimension); called in a thread."""

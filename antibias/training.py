@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,244 +11,253 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from antibias.detector import BUCKETS, CARD_FILE, SHORT, TYPES, WEIGHTS_FILE, features
-from antibias.passages import blank, fixed_spans, sentences
-from antibias.screen import suspects
-from antibias.words import classes_of, tokenize
+from antibias.corpus import FAIR, NEUTRAL, Texts, near_groups, read_texts
+from antibias.detector import CARD_FILE, SHORT, TYPES, WEIGHTS_FILE, features
+from antibias.measure import metrics
+from antibias.prompt import Embed
+from antibias.screen import screened
+from antibias.words import BUCKETS, classes_of, tokenize
 
-OWN = Path(__file__).parent / "data"
-"""Hand-written: answers of each type, which the pairs (questions, from templates) have none of,
-and harmless texts that share their wording."""
 FOLDS = 5
-NEAR = 0.5
-"""Word-and-pair Jaccard from which two biased texts are near-duplicates, here always of one
-template; groups are the connected components."""
-MAX_FALSE_ALARMS = 0.001
-"""Of the neutral texts, for each type, out of fold."""
-NEUTRAL_TEXTS = 8000
 COST = 10.0
+SCREEN_COST = 1.0
+OWN_WEIGHT, OTHER_WEIGHT = 5.0, 0.3
+"""The package's own sentences are few and of every kind; the others are many and alike."""
+LEARNT = 2500
+"""Of the pairs' texts, and of the neutral ones, that are not the package's own."""
+SCREENED_OUT = 0.03
+"""Share of the package's own biased sentences that the screen may lose, out of fold."""
+MAX_FALSE_ALARMS = 0.002
+"""Of the neutral texts that aren't the package's own, for each type, out of fold."""
+MAX_CLOSE_ALARMS = 0.01
+"""Of the package's own fair and harmless ones, which share the biased ones' wording."""
 
 
 @dataclass(frozen=True, slots=True)
-class Pairs:
-    """Biased and fair wordings side by side, and the place of each pair's type in `TYPES`."""
+class Fitted:
+    """``weight`` (BUCKETS + dimension, 6), ``bias`` (6,), ``screen`` (BUCKETS,)."""
 
-    biased: tuple[str, ...]
-    fair: tuple[str, ...]
-    kinds: NDArray[np.int64]
-
-
-def read_pairs(*paths: Path) -> Pairs:
-    """Reads JSON lines of biased_prompt, fair_prompt, bias_type."""
-    lines = [line for path in paths for line in path.read_text(encoding="utf-8").splitlines()]
-    rows = [json.loads(line) for line in lines]
-    return Pairs(
-        tuple(row["biased_prompt"] for row in rows),
-        tuple(row["fair_prompt"] for row in rows),
-        np.array([TYPES.index(row["bias_type"]) for row in rows], np.int64),
-    )
+    weight: NDArray[np.float32]
+    bias: NDArray[np.float32]
+    screen: NDArray[np.float32]
+    screen_bias: float
 
 
-def read_neutral(paths: Sequence[Path], seed: int) -> list[str]:
-    """The prompts, and the answers' sentences, of JSON lines that have them."""
-    texts: dict[str, None] = {}
-    for path in paths:
-        for line in path.read_text(encoding="utf-8").splitlines():
-            row = json.loads(line)
-            texts |= dict.fromkeys(_strings(row.get("prompt")))
-            for answer in _strings(row.get("answer")):
-                prose = blank(answer, fixed_spans(answer))
-                texts |= dict.fromkeys(span.of(prose) for span in sentences(prose))
-    kept = list(texts)
-    chosen = np.random.default_rng(seed).permutation(len(texts))[:NEUTRAL_TEXTS]
-    return [kept[place] for place in sorted(chosen)]
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """The texts as the models see them; rows in the order of ``texts``."""
+
+    texts: Texts
+    words: Any
+    """Sparse (texts, BUCKETS): hashed words, as `Detector` weighs them."""
+    vectors: NDArray[np.float32]
+    presence: Any
+    """Sparse (texts, BUCKETS): ones, as `Screen` counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutOfFold:
+    """What models that saw neither a text nor its group say of it: (texts, 6), and (texts,)."""
+
+    logits: NDArray[np.float32]
+    screen: NDArray[np.float32]
 
 
 def train(
-    pairs_file: Path, out: Path, neutral_files: Sequence[Path] = (), *, seed: int = 0
+    pairs_file: Path,
+    out: Path,
+    embed: Embed,
+    embedding_id: str,
+    neutral_files: Sequence[Path] = (),
+    *,
+    seed: int = 0,
 ) -> dict[str, Any]:
     """Trains, writes the weights and their card to ``out``, and returns the card.
 
-    ``pairs_file`` and ``neutral_files`` are JSON lines, as `read_pairs` and `read_neutral` say;
-    the package's own few are added.
-
-    Every figure on the card is out of fold. Thresholds come from the folds that keep
-    near-duplicates together: the best F1 at no more than `MAX_FALSE_ALARMS`; they are then moved
-    to a confidence of one half.
+    Every figure on the card is out of fold. The screen's and the types' working points come from
+    the folds that keep near-duplicates together, and are then moved to 0 and to a confidence of
+    one half.
     """
     from safetensors.numpy import save_file
 
-    pairs = read_pairs(pairs_file, OWN / "pairs.jsonl")
-    neutral = read_neutral([OWN / "neutral.jsonl", *neutral_files], seed)
-    grouped = _out_of_fold(pairs, neutral, near_groups(pairs.biased), seed)
-    single = _out_of_fold(pairs, neutral, np.arange(len(pairs.biased)), seed)
-    targets = _targets(pairs, neutral)
-    limits = [
-        _threshold(grouped[:, kind], np.equal(targets, kind), np.equal(targets, -2))
-        for kind in range(6)
-    ]
-    weight, bias = _fit(_matrix(_texts(pairs, neutral)), targets)
-    bias = bias - np.array(limits, np.float32)
-
+    examples = prepare(read_texts(pairs_file, neutral_files, seed), embed)
+    grouped = out_of_fold(examples, _groups(examples.texts), seed)
+    single = out_of_fold(examples, examples.texts.pair, seed)
+    floor, limits = working_points(examples.texts, grouped)
+    fitted = fit(examples, np.arange(len(examples.texts.texts)), seed)
+    targets = examples.texts.targets
     card: dict[str, Any] = {
         "name": "bias detector",
         "types": list(TYPES),
-        "features": f"words, word pairs, word classes; crc32 into {BUCKETS} buckets",
-        "data": "hypneum-lab/micro-kiki bias pairs, Apache-2.0",
+        "embedding": embedding_id,
+        "features": f"words, word pairs, word classes (crc32 into {BUCKETS} buckets); embedding",
+        "data": "hypneum-lab/micro-kiki bias pairs, Apache-2.0; sentences of this package",
         "licence": "Apache-2.0",
-        "pairs": len(pairs.biased),
-        "neutral_texts": len(neutral),
+        "texts": len(targets),
         "metrics": {
-            "near_duplicates_held_out": _metrics(grouped, targets, limits),
-            "pairs_held_out": _metrics(single, targets, limits),
+            "near_duplicates_held_out": metrics(_found(grouped, floor, limits), targets),
+            "pairs_held_out": metrics(_found(single, floor, limits), targets),
         },
     }
     out.mkdir(parents=True, exist_ok=True)
-    save_file({"weight": weight.astype(np.float16), "bias": bias}, out / WEIGHTS_FILE)
+    tensors: dict[str, NDArray[Any]] = {
+        "words": fitted.weight[:BUCKETS].astype(np.float16),
+        "meaning": fitted.weight[BUCKETS:],
+        "bias": (fitted.bias - limits).astype(np.float32),
+        "screen": fitted.screen.astype(np.float16),
+        "screen_bias": np.array([fitted.screen_bias - floor], np.float32),
+    }
+    save_file(tensors, out / WEIGHTS_FILE)
     (out / CARD_FILE).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
     return card
 
 
-def near_groups(texts: Sequence[str]) -> NDArray[np.int64]:
-    """The group of each text: near-duplicates, and theirs, share one."""
+def cross_validate(
+    pairs_file: Path, embed: Embed, neutral_files: Sequence[Path] = (), *, seed: int = 0
+) -> dict[str, Any]:
+    """The card's metrics, computed anew with intervals: by pair, with near-duplicates together,
+    and by pair for the package's own sentences alone."""
+    examples = prepare(read_texts(pairs_file, neutral_files, seed), embed)
+    texts = examples.texts
+    grouped = out_of_fold(examples, _groups(texts), seed)
+    single = out_of_fold(examples, texts.pair, seed)
+    floor, limits = working_points(texts, grouped)
+    found = _found(single, floor, limits)
+    return {
+        "pairs_held_out": metrics(found, texts.targets, intervals=True),
+        "near_duplicates_held_out": metrics(
+            _found(grouped, floor, limits), texts.targets, intervals=True
+        ),
+        "own_pairs_held_out": metrics(found[texts.own], texts.targets[texts.own], intervals=True),
+    }
+
+
+def prepare(texts: Texts, embed: Embed) -> Examples:
+    """Counts the words of the texts and embeds them."""
+    rows, shares, seen = [], [], []
+    for text in texts.texts:
+        tokens = tokenize(text)
+        classes = classes_of(tokens)
+        grams = features(tokens, classes)
+        rows.append(grams)
+        shares.append(max(len(grams), SHORT) ** -0.5)
+        seen.append(sorted(screened(tokens, classes)))
+    words = _sparse(rows, shares)
+    return Examples(texts, words, embed(texts.texts), _sparse(seen, [1.0] * len(seen)))
+
+
+def fit(examples: Examples, rows: NDArray[np.int64], seed: int) -> Fitted:
+    """One logistic regression a type and one for the screen, on some of ``rows``."""
+    from scipy.sparse import csr_matrix, hstack
+    from sklearn.linear_model import LogisticRegression
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+    learnt = _thinned(examples.texts, rows, seed)
+    targets = examples.texts.targets[learnt]
+    importance = np.where(examples.texts.own[learnt], OWN_WEIGHT, OTHER_WEIGHT)
+    words, presence = examples.words[learnt], examples.presence[learnt]
+    used, shown = np.unique(words.indices), np.unique(presence.indices)
+    both = hstack([words[:, used], csr_matrix(examples.vectors[learnt])]).tocsr()
+    dimension = examples.vectors.shape[1]
+    columns = np.concatenate([used, BUCKETS + np.arange(dimension)])
+    weight = np.zeros((BUCKETS + dimension, len(TYPES)), np.float32)
+    bias = np.empty(len(TYPES), np.float32)
+    screen = np.zeros(BUCKETS, np.float32)
+
+    def learn(matrix: Any, positive: NDArray[np.bool_], cost: float) -> LogisticRegression:
+        return LogisticRegression(C=cost, solver="liblinear").fit(
+            matrix, positive, sample_weight=importance
+        )
+
+    # The solver's steps are too small to share: threads that wait for each other cost more.
+    with threadpool_limits(1):
+        for kind in range(len(TYPES)):
+            model = learn(both, targets == kind, COST)
+            weight[columns, kind] = model.coef_[0]
+            bias[kind] = model.intercept_[0]
+        model = learn(presence[:, shown], targets >= 0, SCREEN_COST)
+    screen[shown] = model.coef_[0]
+    return Fitted(weight, bias, screen, float(model.intercept_[0]))
+
+
+def out_of_fold(examples: Examples, groups: NDArray[np.int64], seed: int) -> OutOfFold:
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    targets = examples.texts.targets
+    splitter = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
+    logits = np.empty((len(targets), len(TYPES)), np.float32)
+    screen = np.empty(len(targets), np.float32)
+    for learn, test in splitter.split(targets, targets, groups):
+        fitted = fit(examples, learn, seed)
+        logits[test] = (
+            examples.words[test] @ fitted.weight[:BUCKETS]
+            + examples.vectors[test] @ fitted.weight[BUCKETS:]
+            + fitted.bias
+        )
+        screen[test] = examples.presence[test] @ fitted.screen + fitted.screen_bias
+    return OutOfFold(logits, screen)
+
+
+def working_points(texts: Texts, seen: OutOfFold) -> tuple[float, NDArray[np.float32]]:
+    """The screen's floor, and for each type the logit with the best F1 on the package's own
+    sentences among those that keep false alarms down."""
+    own = texts.own & (texts.targets >= 0)
+    floor = float(np.quantile(seen.screen[own], SCREENED_OUT))
+    passed = seen.screen >= floor
+    other = (texts.targets == NEUTRAL) & ~texts.own
+    close = (texts.targets < 0) & texts.own
+    limits = []
+    for kind in range(len(TYPES)):
+        positive = texts.targets == kind
+        best, best_f1 = 3.0, -1.0
+        for limit in np.arange(-5.0, 3.0, 0.1):
+            found = passed & (seen.logits[:, kind] >= limit)
+            alarms, near = int(found[other].sum()), int(found[close].sum())
+            if alarms > MAX_FALSE_ALARMS * other.sum() or near > MAX_CLOSE_ALARMS * close.sum():
+                continue
+            f1 = _f1(found[texts.own], positive[texts.own])
+            if f1 > best_f1:
+                best, best_f1 = float(limit), float(f1)
+        limits.append(best)
+    return floor, np.array(limits, np.float32)
+
+
+def _found(seen: OutOfFold, floor: float, limits: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """As at serving: only what the screen lets through, and of the likeliest type: (texts, 6)."""
+    over = seen.logits - limits
+    found = (over >= 0) & (over == over.max(axis=1, keepdims=True))
+    found &= (seen.screen >= floor)[:, None]
+    return np.asarray(found, np.bool_)
+
+
+def _groups(texts: Texts) -> NDArray[np.int64]:
+    """The near-duplicates' groups; a fair text is in its partner's, a neutral one alone."""
+    biased = np.flatnonzero(texts.targets >= 0)
+    groups = near_groups([texts.texts[place] for place in biased])
+    of_pair = dict(zip(texts.pair[biased].tolist(), groups.tolist(), strict=True))
+    past = int(groups.max()) + 1
+    return np.array([of_pair.get(int(pair), past + int(pair)) for pair in texts.pair], np.int64)
+
+
+def _thinned(texts: Texts, rows: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
+    """All own texts of the rows, and `LEARNT` each of the others' biased or fair, and neutral."""
+    mixed = np.random.default_rng(seed).permutation(rows)
+    targets, own = texts.targets[mixed], texts.own[mixed]
+    paired = mixed[~own & (targets >= FAIR)][:LEARNT]
+    neutral = mixed[~own & (targets == NEUTRAL)][:LEARNT]
+    return np.sort(np.concatenate([mixed[own], paired, neutral]))
+
+
+def _sparse(rows: Sequence[Sequence[int]], values: Sequence[float]) -> Any:
     from scipy.sparse import csr_matrix
-    from scipy.sparse.csgraph import connected_components
 
-    rows: list[int] = []
-    columns: list[int] = []
-    known: dict[str, int] = {}
-    for row, text in enumerate(texts):
-        words = re.findall(r"[a-z']+", text.lower())
-        grams = {*words, *(" ".join(pair) for pair in itertools.pairwise(words))}
-        for gram in sorted(grams):
-            rows.append(row)
-            columns.append(known.setdefault(gram, len(known)))
-    shape = (len(texts), len(known))
-    present = csr_matrix((np.ones(len(rows), np.float32), (rows, columns)), shape)
-    shared = (present @ present.T).tocoo()
-    sizes = np.asarray(present.sum(axis=1)).ravel()
-    near = shared.data / (sizes[shared.row] + sizes[shared.col] - shared.data) >= NEAR
-    edges = csr_matrix(
-        (np.ones(int(near.sum())), (shared.row[near], shared.col[near])), (len(texts),) * 2
-    )
-    groups: NDArray[np.int64] = connected_components(edges, directed=False)[1]
-    return groups
-
-
-def _strings(value: object) -> list[str]:
-    return [value] if isinstance(value, str) else []
-
-
-def _texts(pairs: Pairs, neutral: Sequence[str]) -> list[str]:
-    return [*pairs.biased, *pairs.fair, *neutral]
-
-
-def _targets(pairs: Pairs, neutral: Sequence[str]) -> NDArray[np.int64]:
-    """A type's place for the biased texts, -1 for the fair ones, -2 for the neutral ones."""
-    fair = np.full(len(pairs.fair), -1)
-    return np.concatenate([pairs.kinds, fair, np.full(len(neutral), -2)])
-
-
-def _matrix(texts: Sequence[str]) -> Any:
-    """Sparse, shape (len(texts), BUCKETS): counts over the root of their number."""
-    from scipy.sparse import csr_matrix
-
-    tokens = [tokenize(text) for text in texts]
-    buckets = [features(row, classes_of(row)) for row in tokens]
-    indptr = np.cumsum([0, *map(len, buckets)])
-    indices = np.concatenate([np.array(row, np.int64) for row in buckets])
-    values = np.concatenate([np.full(len(row), max(len(row), SHORT) ** -0.5) for row in buckets])
-    matrix = csr_matrix((values, indices, indptr), (len(texts), BUCKETS))
+    ends = np.cumsum([0, *map(len, rows)])
+    indices = np.concatenate([np.array(row, np.int64) for row in rows])
+    data = np.repeat(np.array(values, np.float32), np.diff(ends))
+    matrix = csr_matrix((data, indices, ends), (len(rows), BUCKETS))
     matrix.sum_duplicates()
     return matrix
 
 
-def _gate(texts: Sequence[str]) -> NDArray[np.float32]:
-    """0 where the screen suspects the text of the type, minus infinity elsewhere: (texts, 6)."""
-    gate = np.full((len(texts), len(TYPES)), -np.inf, np.float32)
-    for row, text in enumerate(texts):
-        for kind in suspects(classes_of(tokenize(text))):
-            gate[row, TYPES.index(kind)] = 0.0
-    return gate
-
-
-def _fit(
-    matrix: Any, targets: NDArray[np.int64]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """One logistic regression a type, over the buckets that occur; the others weigh nothing."""
-    from sklearn.linear_model import LogisticRegression
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
-
-    used = np.unique(matrix.indices)
-    seen = matrix[:, used]
-    weight = np.zeros((BUCKETS, len(TYPES)), np.float32)
-    bias = np.empty(len(TYPES), np.float32)
-    # The solver's steps are too small to share: threads that wait for each other cost more.
-    with threadpool_limits(1):
-        for kind in range(len(TYPES)):
-            model = LogisticRegression(C=COST, solver="liblinear").fit(seen, targets == kind)
-            weight[used, kind] = model.coef_[0]
-            bias[kind] = model.intercept_[0]
-    return weight, bias
-
-
-def _out_of_fold(
-    pairs: Pairs, neutral: Sequence[str], groups: NDArray[np.int64], seed: int
-) -> NDArray[np.float32]:
-    """Each text's logits by the model that saw neither it nor its group: shape (texts, 6).
-
-    A fair text is in its biased partner's group. The screen applies, as it does at serving.
-    """
-    from sklearn.model_selection import StratifiedGroupKFold
-
-    matrix = _matrix(_texts(pairs, neutral))
-    targets = _targets(pairs, neutral)
-    alone = groups.max() + 1 + np.arange(len(neutral))
-    every = np.concatenate([groups, groups, alone])
-    splitter = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
-    logits = np.empty((matrix.shape[0], len(TYPES)), np.float32)
-    for learn, test in splitter.split(matrix, targets, every):
-        weight, bias = _fit(matrix[learn], targets[learn])
-        logits[test] = matrix[test] @ weight + bias
-    return logits + _gate(_texts(pairs, neutral))
-
-
-def _threshold(
-    logits: NDArray[np.float32], positive: NDArray[np.bool_], neutral: NDArray[np.bool_]
-) -> float:
-    """The logit with the best F1 among those that keep the false alarms down."""
-    best, best_f1 = 0.0, -1.0
-    for limit in np.arange(-6.0, 3.0, 0.1):
-        found: NDArray[np.bool_] = np.greater_equal(logits, limit)
-        if found[neutral].mean() > MAX_FALSE_ALARMS:
-            continue
-        f1 = 2 * (found & positive).sum() / (found.sum() + positive.sum())
-        if f1 > best_f1:
-            best, best_f1 = float(limit), float(f1)
-    return best
-
-
-def _metrics(
-    logits: NDArray[np.float32], targets: NDArray[np.int64], limits: Sequence[float]
-) -> dict[str, Any]:
-    found: NDArray[np.bool_] = np.greater_equal(logits, np.array(limits))
-    types: dict[str, Any] = {}
-    for kind, name in enumerate(TYPES):
-        positive = np.equal(targets, kind)
-        right = int((found[:, kind] & positive).sum())
-        precision = right / max(int(found[:, kind].sum()), 1)
-        recall = right / int(positive.sum())
-        f1 = 2 * right / int(found[:, kind].sum() + positive.sum())
-        types[name] = {
-            "precision": round(precision, 3),
-            "recall": round(recall, 3),
-            "f1": round(f1, 3),
-        }
-    flagged: NDArray[np.bool_] = np.asarray(found.any(axis=1))
-    return {
-        "types": types,
-        "macro_f1": round(float(np.mean([entry["f1"] for entry in types.values()])), 3),
-        "any_bias_recall": round(float(flagged[np.greater_equal(targets, 0)].mean()), 3),
-        "fair_false_alarms": round(float(flagged[np.equal(targets, -1)].mean()), 4),
-        "neutral_false_alarms": round(float(flagged[np.equal(targets, -2)].mean()), 4),
-    }
+def _f1(found: NDArray[np.bool_], positive: NDArray[np.bool_]) -> float:
+    return 2 * int((found & positive).sum()) / int(found.sum() + positive.sum())
