@@ -7,6 +7,7 @@ KikiError
 │   ├── UnknownModelError     404, lists the near names
 │   ├── UnknownAdapterError   404, lists the near names
 │   ├── UnknownMemoryError    404, the owner has nothing of that id
+│   ├── UnknownResponseError  404, the tenant has no response of that id
 │   ├── PromptTooLongError    400, the prompt doesn't fit the context
 │   └── IdempotencyConflictError  409, the key was used for another request
 ├── RoutingError              the router's files don't fit each other
@@ -91,6 +92,13 @@ class UnknownMemoryError(RequestError):
 
     status = 404
     code = "memory_not_found"
+
+
+class UnknownResponseError(RequestError):
+    """The tenant has no response of that id."""
+
+    status = 404
+    code = "response_not_found"
 
 
 class PromptTooLongError(RequestError):
