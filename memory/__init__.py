@@ -16,6 +16,7 @@
     knowledge.py  the facts learnt: current ones for a question, their history
     sleep.py      conflicts, summaries, eviction, limits
     rights.py     an owner sees, corrects, takes along and deletes what is theirs
+    response_log.py  the responses of /v1/responses that callers go on from
     removals.py   what was deleted from the journal, by id, for the stores to follow
     versions.py   which copy of an episode is the newest, where gateways share a store
     aeon.py       all of it behind one class

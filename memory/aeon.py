@@ -22,6 +22,7 @@ from memory.projection import Embed, Projection
 from memory.projector import Projector
 from memory.ranking import Question, Ranked
 from memory.recall import SPARE, diverse, find, read, recollect, relevant
+from memory.response_log import ResponseLog
 from memory.rights import Rights
 from memory.stores import Stores
 from memory.trace import GraphStore
@@ -212,6 +213,11 @@ class Aeon:
             trace=trace.store(),
             excluded=set(excluded),
         )
+
+    @property
+    def responses(self) -> ResponseLog:
+        """What callers go on from. Raises `StoreUnavailableError` when the memory is not open."""
+        return self._parts()[0].responses
 
     def keep_reply(self, owner: Owner, reply: IdempotentReply) -> bool:
         """Keeps the reply of a turn that is not remembered (see `Journal.keep_reply`)."""

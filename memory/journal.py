@@ -15,6 +15,7 @@ from memory import (
     pages,
     removals,
     reply_log,
+    response_log,
     summary_log,
     turns,
     versions,
@@ -58,13 +59,21 @@ CREATE INDEX reply_by_age ON reply (stored);
 CREATE TABLE cursor (store TEXT PRIMARY KEY, generation TEXT NOT NULL, seq INTEGER NOT NULL);
 """
 # Format n + 1 is format n with step n run on it; a step that was shipped is never changed.
-_STEPS = (_EPISODES, fact_log.SCHEMA, turns.SCHEMA, removals.SCHEMA, versions.SCHEMA)
+_STEPS = (
+    _EPISODES,
+    fact_log.SCHEMA,
+    turns.SCHEMA,
+    removals.SCHEMA,
+    versions.SCHEMA,
+    response_log.SCHEMA,
+)
 SCHEMA_VERSION = len(_STEPS)
 
 
 class Journal:
     """The episodes of one data folder (mode 0700, owned by one process), in writing order;
-    ``facts`` and ``summaries`` are what was made of them, ``removals`` takes out of all.
+    ``facts`` and ``summaries`` are what was made of them, ``responses`` what callers go on from;
+    ``removals`` takes out of all.
 
     Raises `StoreLockedError` when another process owns the folder, `StoreError` when the file is
     damaged or newer, or the disk is full. Thread-safe.
@@ -89,6 +98,7 @@ class Journal:
         self.facts = fact_log.FactLog(self._database, embedding_id)
         self.summaries = summary_log.SummaryLog(self._database, embedding_id)
         self.removals = removals.Removals(self._database)
+        self.responses = response_log.ResponseLog(self._database)
 
     def close(self) -> None:
         self._database.close()

@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from memory import reply_log, versions
+from memory import reply_log, response_log, versions
 from memory.atlas import Removed
 from memory.database import Database
 from memory.episode import Owner
@@ -76,7 +76,7 @@ class Removals:
                     f" SELECT tenant, user, id, ? FROM {table} WHERE tenant = ? AND user = ?",
                     (until, *key),
                 )
-            for table in ("episode", "fact", "summary", "reply", "conflict"):
+            for table in ("episode", "fact", "summary", "reply", "response", "conflict"):
                 counts[table] = db.execute(
                     f"DELETE FROM {table} WHERE tenant = ? AND user = ?", key
                 ).rowcount
@@ -152,6 +152,7 @@ def take_out(
     version = versions.to_remove(db, owner, there) if until is None else until
     facts, summaries = _forget(db, owner, episodes)
     replies = reply_log.drop(db, owner, episodes)
+    response_log.drop(db, owner, episodes)
     _drop(db, owner, there)
     _note(db, owner, [*there, *facts, *summaries], version, followed=until is not None)
     return Counts(len(there), len(facts), len(summaries), replies)

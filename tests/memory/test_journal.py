@@ -162,9 +162,11 @@ def test_a_damaged_page_is_named_when_it_is_read(tmp_path: Path) -> None:
         first.append(episode("word " * 200), vector=unit_vectors(1)[0])
     first.close()
     path = tmp_path / "journal.sqlite"
+    size = path.stat().st_size
+    schema = 16 * 4096  # the first pages: without them no file opens
     with path.open("r+b") as file:
-        file.seek(4096)
-        file.write(b"\xff" * (path.stat().st_size - 4096))
+        file.seek(schema)
+        file.write(b"\xff" * (size - schema))
     second = Journal(tmp_path, embedding_id="seeded")
     with pytest.raises(StoreError, match=r"journal\.sqlite is damaged"):
         second.rows_after(0, 100)
