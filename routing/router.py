@@ -13,7 +13,6 @@ from kiki.errors import RequestError, RoutingError
 from routing.card import FIX, Card
 from routing.domains import DomainTable, load_domains
 from routing.head import (
-    NEIGHBOURS,
     WEIGHTS_FILE,
     Head,
     scope_features,
@@ -21,13 +20,11 @@ from routing.head import (
     sigmoid,
 )
 from routing.lexicon import CHARACTERS
+from routing.members import Members
 
 PACKAGED = Path(__file__).with_name("weights")
 MAX_ACTIVE = 4
 DIMENSION = 768
-NEARNESS = 20.0
-"""What a cosine counts beside the words in choosing a member: with both 0.88 of held-out prompts
-get the right one, by cosine alone 0.81."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +109,7 @@ class Router:
         self.card = card
         self.table = table
         self._head = head
-        self._members = _member_centres(head, table)
+        self._members = Members(head.index, table)
 
     @classmethod
     def load(
@@ -230,7 +227,7 @@ class Router:
                     names[place],
                     values[place],
                     values[place] / total,
-                    self._member(names[place], reading),
+                    self._members.meant(names[place], reading.similarities, reading.members),
                 )
                 for place in chosen
             ),
@@ -261,18 +258,6 @@ class Router:
         features = several_features(reading.log_odds, np.array(reading.words, np.float32))
         return float(self._head.several.probability(features)) >= self.card.several_threshold
 
-    def _member(self, output: str, reading: Reading) -> str:
-        """The member domain with the nearest training prompts and the likeliest words."""
-        centres = self._members[output]
-        if len(centres) == 1:
-            return next(iter(centres))
-
-        def fits(name: str) -> float:
-            words = float(reading.members[self.table.merged.index(name)])
-            return NEARNESS * _nearness(reading.similarities[centres[name]]) + words
-
-        return max(centres, key=fits)
-
 
 def _unit(vector: NDArray[np.float32]) -> NDArray[np.float32]:
     wide = vector.astype(np.float64)
@@ -284,22 +269,6 @@ def _unit(vector: NDArray[np.float32]) -> NDArray[np.float32]:
             fix="Give it the embedder's output for one text.",
         )
     return (wide / length if length else wide).astype(np.float32)
-
-
-def _member_centres(head: Head, table: DomainTable) -> dict[str, dict[str, NDArray[np.int64]]]:
-    """For each output its member domains, with the places of their centres in the index."""
-    places = {domain.name: number for number, domain in enumerate(table.domains)}
-    return {
-        output: {
-            name: np.flatnonzero(head.index.domains == places[name])
-            for name in table.members(output)
-        }
-        for output in table.outputs
-    }
-
-
-def _nearness(similarities: NDArray[np.float32]) -> float:
-    return float(np.sort(similarities)[-NEIGHBOURS:].mean()) if similarities.size else -1.0
 
 
 def _require_same(folder: Path, what: str, card: tuple[str, ...], table: tuple[str, ...]) -> None:
