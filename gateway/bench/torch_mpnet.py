@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from routing.embedder import MAX_TOKENS
+from routing.embedder import MAX_TOKENS, Embedder
 from routing.model_files import TOKENIZER_FILE, WEIGHTS
 
 POSITIONS = 514
@@ -103,5 +103,5 @@ class TorchMpnet:
             self._model.save_pretrained(folder)
             self._tokenizer.save_pretrained(folder)
             words = Transformer(folder, max_seq_length=MAX_TOKENS)
-        pooling = Pooling(words.get_word_embedding_dimension())
+        pooling = Pooling(Embedder.dimension)
         return SentenceTransformer(modules=[words, pooling], device="cpu")
