@@ -173,7 +173,7 @@ class Aeon:
         """
         question = Question.of(text, vector, now)
         found = relevant(self._find(owner, question, exclude_ids))
-        near = diverse(found, len(vector), limit + SPARE)
+        near = diverse(found, limit + SPARE)
         if near and not question.spans:
             outdated = self.knowledge.outdated(owner, [one.turn.id for one in near])
             near = [one for one in near if one.turn.id not in outdated]

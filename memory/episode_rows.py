@@ -15,6 +15,38 @@ from memory import versions
 from memory.database import from_stamp, to_half, to_stamp, to_vector
 from memory.episode import NEXT_TURN, Episode, Owner
 
+# AUTOINCREMENT: a number is never used twice, so a store's cursor stays true after deletes.
+SCHEMA = """
+CREATE TABLE episode (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    tenant TEXT NOT NULL,
+    user TEXT NOT NULL,
+    conversation TEXT NOT NULL,
+    turn INTEGER NOT NULL,
+    user_text TEXT NOT NULL,
+    answer_text TEXT NOT NULL,
+    domains TEXT NOT NULL,
+    adapters TEXT NOT NULL,
+    created INTEGER NOT NULL,
+    status TEXT NOT NULL,
+    embedding TEXT,
+    vector BLOB
+);
+CREATE INDEX episode_by_turn ON episode (tenant, user, conversation, turn);
+CREATE INDEX episode_by_owner ON episode (tenant, user, seq);
+CREATE TABLE reply (
+    tenant TEXT NOT NULL,
+    user TEXT NOT NULL,
+    key TEXT NOT NULL,
+    fingerprint TEXT NOT NULL,
+    reply TEXT NOT NULL,
+    stored REAL NOT NULL,
+    PRIMARY KEY (tenant, user, key)
+) WITHOUT ROWID;
+CREATE INDEX reply_by_age ON reply (stored);
+CREATE TABLE cursor (store TEXT PRIMARY KEY, generation TEXT NOT NULL, seq INTEGER NOT NULL);
+"""
 EPISODE = (
     "id, tenant, user, conversation, turn, user_text, answer_text, domains, adapters, created,"
     " status"

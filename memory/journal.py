@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from memory import (
     episode_rows,
     fact_log,
+    learnt_schema,
     pages,
     removals,
     reply_log,
@@ -26,42 +27,10 @@ from memory.episode_rows import JournalRow
 from memory.lock import FolderLock
 from memory.when import Span
 
-# AUTOINCREMENT: a number is never used twice, so a store's cursor stays true after deletes.
-_EPISODES = """
-CREATE TABLE episode (
-    seq INTEGER PRIMARY KEY AUTOINCREMENT,
-    id TEXT NOT NULL UNIQUE,
-    tenant TEXT NOT NULL,
-    user TEXT NOT NULL,
-    conversation TEXT NOT NULL,
-    turn INTEGER NOT NULL,
-    user_text TEXT NOT NULL,
-    answer_text TEXT NOT NULL,
-    domains TEXT NOT NULL,
-    adapters TEXT NOT NULL,
-    created INTEGER NOT NULL,
-    status TEXT NOT NULL,
-    embedding TEXT,
-    vector BLOB
-);
-CREATE INDEX episode_by_turn ON episode (tenant, user, conversation, turn);
-CREATE INDEX episode_by_owner ON episode (tenant, user, seq);
-CREATE TABLE reply (
-    tenant TEXT NOT NULL,
-    user TEXT NOT NULL,
-    key TEXT NOT NULL,
-    fingerprint TEXT NOT NULL,
-    reply TEXT NOT NULL,
-    stored REAL NOT NULL,
-    PRIMARY KEY (tenant, user, key)
-) WITHOUT ROWID;
-CREATE INDEX reply_by_age ON reply (stored);
-CREATE TABLE cursor (store TEXT PRIMARY KEY, generation TEXT NOT NULL, seq INTEGER NOT NULL);
-"""
 # Format n + 1 is format n with step n run on it; a step that was shipped is never changed.
 _STEPS = (
-    _EPISODES,
-    fact_log.SCHEMA,
+    episode_rows.SCHEMA,
+    learnt_schema.SCHEMA,
     turns.SCHEMA,
     removals.SCHEMA,
     versions.SCHEMA,

@@ -59,11 +59,13 @@ class Question:
 class Ranked:
     """A turn's score for a question and what it is made of.
 
-    ``cosine`` is the turn's own, 0 without a vector; ``shared`` says what it has in common with
-    the question by its words, names or time; ``beside`` are the ids of the turns next to it.
+    ``vector`` is float32, zeros where the turn has none, ``cosine`` its own; ``shared`` says what
+    it has in common with the question by its words, names or time; ``beside`` are the ids of the
+    turns next to it.
     """
 
     turn: Turn
+    vector: Floats
     score: float
     cosine: float
     dated: bool
@@ -81,7 +83,8 @@ def rank(
     if not turns:
         return []
     places = {turn.id: place for place, turn in enumerate(turns)}
-    cosines = vectors_of(turns, len(question.vector)) @ question.vector
+    vectors = _vectors(turns, len(question.vector))
+    cosines = vectors @ question.vector
     words, names = _scores(places, texts), _scores(places, graph)
     times = _timeliness(turns, question.spans)
     speakers = _named_speakers(turns, question.names)
@@ -115,6 +118,7 @@ def rank(
         ranked.append(
             Ranked(
                 turn,
+                vectors[place],
                 float(scores[place]),
                 float(cosines[place]),
                 bool(times[place] == 1),
@@ -125,7 +129,7 @@ def rank(
     return ranked
 
 
-def vectors_of(turns: Sequence[Turn], dimension: int) -> Floats:
+def _vectors(turns: Sequence[Turn], dimension: int) -> Floats:
     """Shape (len(turns), dimension); zeros where a turn has no vector."""
     none = bytes(2 * dimension)
     stored = b"".join(turn.vector or none for turn in turns)

@@ -11,7 +11,7 @@ from memory.atlas import VectorStore
 from memory.episode import Owner, RecalledEpisode, RecalledNote, Recollection
 from memory.episode_rows import JournalRow
 from memory.journal import Journal
-from memory.ranking import Floats, Question, Ranked, rank, vectors_of
+from memory.ranking import Floats, Question, Ranked, rank
 from memory.render import render_block, render_note, render_quote
 from memory.sharing import bring_in
 from memory.trace import GraphStore
@@ -76,11 +76,11 @@ def relevant(ranked: Sequence[Ranked]) -> list[Ranked]:
     ]
 
 
-def diverse(ranked: Sequence[Ranked], dimension: int, limit: int) -> list[Ranked]:
+def diverse(ranked: Sequence[Ranked], limit: int) -> list[Ranked]:
     """The first ``limit`` by maximal marginal relevance (Carbonell, Goldstein 1998): each is
     weighed against its likeness to those before it. Of episodes that say the same the newest
     stands for all."""
-    vectors = vectors_of([one.turn for one in ranked], dimension)
+    vectors = np.stack([one.vector for one in ranked]) if ranked else np.empty((0, 0), np.float32)
     scores = np.array([one.score for one in ranked], np.float32)
     likeness = np.zeros(len(ranked), np.float32)
     left = np.ones(len(ranked), np.bool_)

@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,12 @@ from numpy.typing import NDArray
 from kiki.errors import StoreLockedError, StoreUnavailableError
 from memory import Aeon, Episode, Owner, Recollection
 from memory.atlas_edge import EdgeAtlas
+from memory.fact_log import Learnt
 from memory.journal import Journal
 from memory.projector import LONGEST_PAUSE_S, pause_after
+from memory.sleep import SleepSettings
 from memory.trace_sqlite import SqliteTrace
-from tests.memory.parts import ALICE, aeon, episode, vector_of, words
+from tests.memory.parts import ALICE, START, aeon, episode, vector_of, words
 
 ROUNDS = int(os.environ.get("KIKI_TEST_ROUNDS", "3"))
 """How often a process is killed."""
@@ -39,6 +42,18 @@ for number in range(int(sys.argv[2]), 10**9):
     text = f"fact {number}"
     memory.write(episode(text, id=f"e{number:09d}", turn=number), vector_of(text))
     print(number, flush=True)
+"""
+
+SLEEPER = """
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from memory.sleep import SleepSettings
+from tests.memory.parts import aeon
+memory = aeon(Path(sys.argv[1]))
+print("asleep", flush=True)
+memory.knowledge.sleep(SleepSettings())
+print("awake", flush=True)
 """
 
 
@@ -81,6 +96,44 @@ def test_kill_9_at_a_random_moment_loses_and_doubles_nothing(tmp_path: Path) -> 
     ):
         assert store.count() == len(kept)
         store.close()
+
+
+def test_kill_9_in_sleep_leaves_no_episode_gone_without_its_summary(tmp_path: Path) -> None:
+    groups, size = 40, 4
+    memory = aeon(tmp_path)
+    said = [
+        episode(
+            f"About {group}.", turn=number, created=START + timedelta(days=group, minutes=number)
+        )
+        for group in range(groups)
+        for number in range(size)
+    ]
+    for one in said:
+        memory.write(one, vector_of(one.user_text))
+    assert memory.drain(60)
+    memory._parts()[0].facts.learn(Learnt(), up_to=len(said), now=START)
+    memory.close()
+    for _ in range(ROUNDS):
+        with subprocess.Popen(
+            [sys.executable, "-c", SLEEPER, str(tmp_path)],
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=Path(__file__).parents[2],
+        ) as sleeper:
+            assert sleeper.stdout is not None
+            assert sleeper.stdout.readline() == "asleep\n"
+            time.sleep(random.uniform(0, 0.5))
+            sleeper.send_signal(signal.SIGKILL)
+    memory = aeon(tmp_path)
+    while memory.knowledge.sleep(SleepSettings()).owners:
+        pass
+    covered = [id_ for summary in memory.rights.summaries(ALICE) for id_ in summary.members]
+    left = {one.id for one in memory.episodes(ALICE, "c1")}
+    assert sorted(covered) == sorted(one.id for one in said)
+    assert left < set(covered)
+    assert all(one.settle(60) for one in memory._parts()[1:])
+    assert memory._parts()[1].store().count() == memory._parts()[2].store().count() == len(left)
+    memory.close()
 
 
 @pytest.mark.parametrize(
