@@ -15,6 +15,9 @@ from negotiator.ballot import Vote
 Path = Literal["consensus", "attending", "arbitration"]
 Standing = Literal["accepted", "rejected", "contested", "unvoted"]
 
+VOICES = 2
+"""How many specialists it takes to overrule the attending without a judge: one is no consensus."""
+
 
 @dataclass(frozen=True, slots=True)
 class Decision:
@@ -40,8 +43,27 @@ def decide(votes: Sequence[Vote], candidates: int, *, attending: int = 0) -> Dec
 
     Consensus: every other draft was refused by all who judged it, or nobody is at odds over a
     draft and the attending's, or one alone, was kept. Attending: nobody has an opinion, or every
-    draft is refused. Else the judge chooses among the drafts that are not refused outright.
+    draft is refused. Else the judge chooses among the drafts that are not refused outright; and
+    where a single voice would overrule the attending, between both.
     """
+    decision = _by_standing(votes, candidates, attending)
+    winner = decision.winner
+    overruled = decision.path == "consensus" and winner != attending
+    if overruled and len(_against(votes, winner, attending)) < VOICES:
+        return Decision("arbitration", attending, (attending, winner))
+    return decision
+
+
+def _against(votes: Sequence[Vote], winner: int, attending: int) -> frozenset[str]:
+    """Who keeps the winner, or refuses the attending's draft."""
+    return frozenset(
+        vote.specialist
+        for vote in votes
+        if (vote.candidate, vote.choice) in ((winner, "KEEP"), (attending, "REFUSE"))
+    )
+
+
+def _by_standing(votes: Sequence[Vote], candidates: int, attending: int) -> Decision:
     standings = [standing(votes, index) for index in range(candidates)]
     left = tuple(index for index, found in enumerate(standings) if found != "rejected")
     if not left or set(standings) == {"unvoted"}:

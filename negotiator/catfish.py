@@ -22,8 +22,9 @@ Strength = Literal["gentle", "moderate", "firm"]
 Outcome = Literal["", "overruled", "kept", "same answer", "no answer", "over budget"]
 
 CATFISH = "catfish"
-UNSURE = 0.45
-"""Confidence under which the gate fires. Calibrated on ``panels/panels.jsonl``."""
+UNSURE = 0.27
+"""Confidence under which the gate fires: what `negotiator.calibration` makes of
+``panels/panels.jsonl``. Panels of another base want a value of their own."""
 WEAK = 0.5
 """The share of arguments that must be of substance where agreement came at once."""
 FIRM, MODERATE = 0.9, 0.6

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import json
 import re
+import zlib
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from negotiator.ballot import Vote
-from negotiator.candidate import Candidate
+from negotiator.ballot import Slate, Vote
+from negotiator.candidate import Candidate, merge
+from negotiator.prompt import Prompt, Reply
 
 FOLDER = Path(__file__).with_name("panels")
 PROMPTS = FOLDER / "prompts.jsonl"
@@ -43,12 +46,41 @@ class PanelCase:
     drafts: tuple[Candidate, ...]
     votes: tuple[Vote, ...]
 
+    @property
+    def seed(self) -> int:
+        """Of the order in which the drafts were shown."""
+        return zlib.crc32(self.prompt.question.encode())
+
     def to_dict(self) -> dict[str, Any]:
         return {
             "question": self.prompt.question,
             "drafts": [asdict(draft) for draft in self.drafts],
             "votes": [asdict(vote) for vote in self.votes],
         }
+
+
+class Replay:
+    """A ``generate`` that knows a case's votes, and says nothing to all else: no judgement that
+    could be read, and no dissent."""
+
+    def __init__(self, case: PanelCase) -> None:
+        self._case = case
+        slate = Slate.shuffled(case.prompt.question, merge(case.drafts), case.seed)
+        self._letter = slate.letter
+
+    async def __call__(self, prompts: Sequence[Prompt]) -> list[Reply]:
+        return [Reply(self._ballot(prompt.adapter), 0) for prompt in prompts]
+
+    def _ballot(self, specialist: str | None) -> str:
+        if specialist is None:
+            return ""
+        return json.dumps(
+            {
+                self._letter(vote.candidate): {"argument": vote.argument, "vote": vote.choice}
+                for vote in self._case.votes
+                if vote.specialist == specialist
+            }
+        )
 
 
 def read_prompts(path: Path = PROMPTS) -> tuple[PanelPrompt, ...]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from adapters.catalog import Catalog
@@ -68,13 +68,13 @@ async def _panel(engine: Engine, prompt: PanelPrompt) -> PanelCase:
         Candidate(done.text, (name,), done.usage.completion_tokens)
         for name, done in zip(prompt.adapters, await complete(engine, rows), strict=True)
     )
-    return PanelCase(prompt, drafts, await _votes(engine, prompt, merge(drafts)))
+    case = PanelCase(prompt, drafts, ())
+    return replace(case, votes=await _votes(engine, case))
 
 
-async def _votes(
-    engine: Engine, prompt: PanelPrompt, candidates: Sequence[Candidate]
-) -> tuple[Vote, ...]:
-    slate = Slate.shuffled(prompt.question, candidates, zlib.crc32(prompt.question.encode()))
+async def _votes(engine: Engine, case: PanelCase) -> tuple[Vote, ...]:
+    prompt = case.prompt
+    slate = Slate.shuffled(prompt.question, merge(case.drafts), case.seed)
     rows = [engine_request(ballot_prompt(slate, name)) for name in prompt.adapters]
     replies = await complete(engine, rows)
     return tuple(

@@ -166,6 +166,41 @@ def adapters(
         raise click.exceptions.Exit(1)
 
 
+@command.command("negotiator")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option(
+    "--panels",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Recorded panels; the shipped ones where it isn't given.",
+)
+@click.option("--live", is_flag=True, help="Let the served model judge and dissent: minutes.")
+@click.option(
+    "--record",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Record panels of the served adapters into this file first; goes on where it ended.",
+)
+def negotiator(as_json: bool, panels: Path | None, live: bool, record: Path | None) -> None:
+    """How often panels agree, are judged and meet dissent, and which threshold fits them.
+
+    Measured on recorded drafts and votes. Another base wants panels of its own: --record FILE,
+    then catfish_below by what calibrated_catfish_below says.
+    """
+    from gateway.bench.negotiator import measure
+    from gateway.settings import load_settings
+    from negotiator.panel_cases import PANELS
+
+    settings = load_settings()
+
+    def run(progress: Callable[[str, int, int], None]) -> Report:
+        if record:
+            from gateway.bench.panel_recording import record as record_panels
+
+            record_panels(settings, record, progress)
+        return measure(settings, record or panels or PANELS, live, progress)
+
+    _show(run, as_json)
+
+
 def _show(run: Callable[[Callable[[str, int, int], None]], Report], as_json: bool) -> Report:
     from gateway.cli.progress import counting
 

@@ -104,8 +104,8 @@ ANSWERS = st.sampled_from(["18", "-3.5", "A", "B", "yes", "no", "Paris"])
 def test_drafts_agree_on_a_stated_answer_when_it_is_the_same(
     a: str, b: str, prose: str, cosine: float
 ) -> None:
-    finals = [final_answer(f"{prose}\nThe answer is {answer}.") for answer in (a, b)]
-    assert (similarity(*finals, cosine) >= AGREED) == (a == b)
+    first, second = (final_answer(f"{prose}\nThe answer is {answer}.") for answer in (a, b))
+    assert (similarity(first, second, cosine) >= AGREED) == (a == b)
 
 
 @given(st.text(), st.text(), st.floats(-1, 1))

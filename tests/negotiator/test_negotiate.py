@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from adapters.engines.base import GenerateRequest, Message, Sampling, complete
 from adapters.engines.llamacpp import LlamaCppEngine
@@ -19,68 +17,19 @@ from kiki.errors import EngineError
 from negotiator import Candidate, Generate, Panel, Prompt, Reply, Verdict, negotiate
 from negotiator.ballot import CHOICES
 from routing.embedder import Embedder
-
-TEN = Candidate("Bread needs flour, water, salt and yeast, kneaded and baked.", ("shell",), 12)
-TEA = Candidate("Prune the roses in late winter, just above a bud.", ("python",), 9)
-SQL = Candidate("SELECT returns rows; WHERE keeps some of them.", ("sql",), 9)
-
-
-def apart(texts: Sequence[str]) -> NDArray[np.float64]:
-    """Vectors of texts that have nothing in common: the votes are what is tested."""
-    return np.eye(len(texts))
-
-
-def alike(texts: Sequence[str]) -> NDArray[np.float64]:
-    """Vectors of texts that are close, and not close enough to agree."""
-    return np.array([[1.0, 0.0], [0.8, 0.6]])[: len(texts)]
-
-
-def ballot(**votes: str) -> str:
-    return json.dumps({key: {"argument": f"on {key}", "vote": vote} for key, vote in votes.items()})
-
-
-class Script:
-    """Answers ballots by what each draft says, and the judge by a list of winners or faults."""
-
-    def __init__(
-        self, votes: dict[str, dict[str, str]], rulings: Sequence[Callable[[dict[str, str]], str]]
-    ) -> None:
-        self.votes = votes
-        self.rulings = list(rulings)
-        self.tokens = 10
-        self.judged: list[Prompt] = []
-
-    async def __call__(self, prompts: Sequence[Prompt]) -> list[Reply]:
-        return [Reply(self.reply(prompt), self.tokens) for prompt in prompts]
-
-    def reply(self, prompt: Prompt) -> str:
-        shown = letters(prompt)
-        if prompt.adapter is None:
-            self.judged.append(prompt)
-            return self.rulings.pop(0)(shown)
-        votes = self.votes[prompt.adapter]
-        return ballot(**{letter: votes[text] for text, letter in shown.items()})
-
-
-def letters(prompt: Prompt) -> dict[str, str]:
-    """Each draft's letter in the prompt."""
-    content = prompt.messages[-1][1]
-    parts = content.split("Draft ")[1:]
-    return {part.split("<<<\n")[1].split("\n>>>")[0]: part[0] for part in parts}
-
-
-def chooses(text: str) -> Callable[[dict[str, str]], str]:
-    return lambda shown: json.dumps({"reason": "better argued", "winner": shown[text]})
-
-
-def says(reply: str) -> Callable[[dict[str, str]], str]:
-    return lambda _: reply
-
-
-DIVIDED = {
-    "shell": {TEN.text: "KEEP", TEA.text: "REFUSE"},
-    "python": {TEN.text: "REFUSE", TEA.text: "KEEP"},
-}
+from tests.negotiator.script import (
+    DIVIDED,
+    SQL,
+    TEA,
+    TEN,
+    Script,
+    alike,
+    apart,
+    chooses,
+    letters,
+    no_call,
+    says,
+)
 
 
 async def settle(
@@ -95,10 +44,6 @@ async def settle(
     panel = Panel(generate=script, embed=apart, judge=judge, catfish=False, **options)
     budget = budget or Budget(100_000, 5.0)
     return await negotiate("How do I bake?", candidates, panel, budget=budget, seed=7)
-
-
-async def no_call(prompts: Sequence[Prompt]) -> list[Reply]:
-    raise AssertionError(f"nothing was to be generated, got {len(prompts)} prompts")
 
 
 async def test_a_single_candidate_costs_nothing() -> None:
