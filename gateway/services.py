@@ -14,7 +14,10 @@ from adapters.catalog import Catalog
 from adapters.engines.base import Engine
 from adapters.policy import SHIPPED_POLICY, Policy
 from antibias.detector import default_detector
+from gateway.access.keyring import Keyring
 from gateway.adapter_set import AdapterSet
+from gateway.admission.draining import Drain
+from gateway.admission.engine import AdmittedEngine, places_for
 from gateway.advising import build_advisor
 from gateway.asking import asking
 from gateway.assets import ModelFiles
@@ -82,7 +85,7 @@ class Services:
     neighbours: Callable[[], Neighbours]
     aeon: Aeon
     nights: Nights
-    engine: Engine
+    engine: AdmittedEngine
     choice: Choice
     adapter_set: AdapterSet
     models: Models
@@ -90,7 +93,9 @@ class Services:
     once: Once
     probe: Probe
     telemetry: Telemetry
+    keyring: Keyring
     _stack: AsyncExitStack
+    drain: Drain = field(default_factory=Drain)
     started_at: float = field(default_factory=time.time)
     _clock: float = field(default_factory=time.monotonic)
 
@@ -109,6 +114,7 @@ class Services:
     @classmethod
     async def start(cls, settings: Settings, files: ModelFiles) -> Services:
         """Load and start all parts. Raises KikiError when one of them can't."""
+        keyring = Keyring.of(settings)
         table = load_domains()
         choice = choose_engine(settings, Machine.here())
         log.info("engine: %s (%s)", choice.engine, choice.reason)
@@ -160,6 +166,9 @@ class Services:
             await starting
             if settings.adapters_watch:
                 await stack.enter_async_context(adapter_set.watched())
+            places = places_for(engine, settings)
+            telemetry.watch_places(places)
+            admitted = AdmittedEngine(engine, places, log_prompts=settings.log_prompts)
             return cls(
                 settings=settings,
                 table=table,
@@ -170,14 +179,17 @@ class Services:
                 ),
                 aeon=aeon,
                 nights=nights,
-                engine=engine,
+                engine=admitted,
                 choice=choice,
                 adapter_set=adapter_set,
                 models=models,
-                pipeline=_pipeline(settings, table, embedder, conversations, aeon, engine, judges),
+                pipeline=_pipeline(
+                    settings, table, embedder, conversations, aeon, admitted, judges
+                ),
                 once=Once(aeon),
                 probe=Probe(engine),
                 telemetry=telemetry,
+                keyring=keyring,
                 _stack=stack.pop_all(),
             )
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
 import platformdirs
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -17,6 +16,8 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from gateway.access_settings import AccessSettings
+from gateway.admission_settings import AdmissionSettings
 from gateway.engine_settings import EngineSettings
 from gateway.named_model import check_model
 from gateway.second_look_settings import SecondLookSettings
@@ -31,6 +32,8 @@ FILE_VARIABLE = "KIKI_CONFIG"
 DEFAULT_FILE = Path("kiki.toml")
 _SECRETS = frozenset(
     {
+        "api_key",
+        "api_keys",
         "neo4j_password",
         "qdrant_api_key",
         "vllm_api_key",
@@ -49,18 +52,15 @@ def _default_models_dir() -> Path:
     return Path(platformdirs.user_cache_dir("kiki", appauthor=False)) / "models"
 
 
-class Settings(SecondLookSettings, StoreSettings, EngineSettings):
+class Settings(
+    AdmissionSettings, AccessSettings, SecondLookSettings, StoreSettings, EngineSettings
+):
     """One field a setting; the description is what ``kiki config`` and the docs show."""
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="forbid", frozen=True)
 
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
-    allow_remote: bool = Field(
-        False,
-        description="Allow a host that is not loopback. There are no API keys yet: everyone who "
-        "reaches the port may then use the gateway and read the memory of any user.",
-    )
     data_dir: Path = Field(
         default_factory=_default_data_dir, description="Folder of the memory (mode 0700)."
     )
@@ -70,6 +70,12 @@ class Settings(SecondLookSettings, StoreSettings, EngineSettings):
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="How much to log, to stderr."
+    )
+    log_format: Literal["text", "json"] = Field(
+        "text", description="Lines for people, or an object a line."
+    )
+    log_prompts: bool = Field(
+        False, description="Log what the model is asked, memory included; else no prompt is logged."
     )
 
     router_threads: int = Field(2, ge=1, le=64, description="Threads of the embedding model.")
@@ -146,14 +152,10 @@ class Settings(SecondLookSettings, StoreSettings, EngineSettings):
     def _a_decider(cls, named: str) -> str:
         return check_model(named, ("rules", "engine"))
 
-    @model_validator(mode="after")
-    def _remote_is_meant(self) -> Settings:
-        if not self.allow_remote and not _is_loopback(self.host):
-            raise ValueError(
-                f"host = {self.host!r} is not a loopback address, and kiki has no API keys yet; "
-                "use 127.0.0.1, or set allow_remote = true behind a proxy that checks keys"
-            )
-        return self
+    @property
+    def keys_path(self) -> Path:
+        """The file of API keys, whether there is one or not."""
+        return self.keys_file or self.data_dir / "keys.toml"
 
     @classmethod
     def settings_customise_sources(
@@ -226,15 +228,6 @@ def _where(name: str, overrides: dict[str, Any]) -> str:
         return f"--{name.replace('_', '-')}"
     variable = ENV_PREFIX + name.upper()
     return variable if variable in os.environ else f"{name} (in {settings_file()})"
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 _LIST = "List them all with: kiki config"

@@ -18,14 +18,18 @@ log = logging.getLogger("kiki.gateway")
 _FIRST_FD = 3
 
 
+def port_is_kept() -> bool:
+    """Whether a socket unit holds the port open for this process and the next."""
+    meant = os.environ.get("LISTEN_PID") == str(os.getpid())
+    return meant and int(os.environ.get("LISTEN_FDS") or 0) >= 1
+
+
 def inherited_listener() -> socket.socket | None:
     """The port that the socket unit holds open, None where there is none for this process.
 
     It stays open in systemd while the gateway restarts, so that callers wait instead of failing.
     """
-    if os.environ.get("LISTEN_PID") != str(os.getpid()):
-        return None
-    if int(os.environ.get("LISTEN_FDS") or 0) < 1:
+    if not port_is_kept():
         return None
     os.set_inheritable(_FIRST_FD, False)
     inherited = socket.socket(fileno=_FIRST_FD)

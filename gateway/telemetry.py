@@ -5,6 +5,7 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from adapters.engines.swaps import SWAP_METHODS, SwapMethod
+from gateway.admission.places import Places
 from gateway.turn import Turn
 from negotiator.verdict import Verdict
 
@@ -132,6 +133,12 @@ class Telemetry:
             "Journalled episodes that are not in the stores yet.",
             registry=self.registry,
         )
+        self.requests_waiting = Gauge(
+            "kiki_queue_requests", "Requests that wait for the engine.", registry=self.registry
+        )
+        self.rows_running = Gauge(
+            "kiki_engine_rows", "Rows that the engine was given.", registry=self.registry
+        )
         self.cerebellum_lag = Gauge(
             "kiki_cerebellum_lag_episodes",
             "Journalled episodes of which the cerebellum has not decided what is learnt.",
@@ -147,6 +154,11 @@ class Telemetry:
         self.engine_ready = Gauge(
             "kiki_engine_ready", "1 while the engine is ready.", registry=self.registry
         )
+
+    def watch_places(self, places: Places) -> None:
+        """Tell, whenever it is asked, how many wait for the engine and how many rows run."""
+        self.requests_waiting.set_function(lambda: places.waiting)
+        self.rows_running.set_function(lambda: places.rows_running)
 
     def count_swap(self, method: SwapMethod, seconds: float) -> None:
         """Count a swap that an engine reports, from any thread."""

@@ -9,7 +9,14 @@ KikiError
 │   ├── UnknownMemoryError    404, the owner has nothing of that id
 │   ├── UnknownResponseError  404, the tenant has no response of that id
 │   ├── PromptTooLongError    400, the prompt doesn't fit the context
+│   ├── TooLargeError         400, more messages, tools or levels than are allowed
 │   └── IdempotencyConflictError  409, the key was used for another request
+├── AccessError               no key, or none that is valid (401)
+│   └── ForbiddenError        the caller may not do this (403)
+├── LimitError                the caller's share is used up (429, retry_after)
+│   └── QueueFullError        too many requests wait for the engine (429, retry_after)
+├── DeadlineError             the request's time is over (504)
+├── DrainingError             the gateway is stopping (503, retry_after)
 ├── RoutingError              the router's files don't fit each other
 ├── AdapterError              an adapter's files are wrong, or don't fit the base
 ├── EvaluationError           a benchmark's files or a run's folder are wrong
@@ -23,13 +30,19 @@ KikiError
 
 from __future__ import annotations
 
+from typing import Literal
+
 
 class KikiError(Exception):
-    """Base of all. ``message`` says what was wrong and where; ``fix`` says what to do."""
+    """Base of all. ``message`` says what was wrong and where; ``fix`` says what to do.
+
+    ``retry_after`` is in seconds, None where waiting doesn't help.
+    """
 
     status = 500
     code = "internal_error"
     exit_code = 1
+    retry_after: float | None = None
 
     def __init__(self, message: str, *, fix: str | None = None) -> None:
         super().__init__(message)
@@ -107,11 +120,71 @@ class PromptTooLongError(RequestError):
     code = "context_length_exceeded"
 
 
+class TooLargeError(RequestError):
+    """More messages, tools, or levels of a schema than are allowed."""
+
+    code = "request_too_large"
+
+
 class IdempotencyConflictError(RequestError):
     """The Idempotency-Key was used before for a different request."""
 
     status = 409
     code = "idempotency_conflict"
+
+
+class AccessError(KikiError):
+    """The request has no key where one is needed, or one that isn't valid."""
+
+    status = 401
+    code = "invalid_api_key"
+
+
+class ForbiddenError(AccessError):
+    """Who calls is known, and may not do this."""
+
+    status = 403
+    code = "insufficient_permissions"
+
+
+class LimitError(KikiError):
+    """The caller's share of ``limited`` is used up for now. ``retry_after`` is in seconds."""
+
+    status = 429
+    code = "rate_limit_exceeded"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        retry_after: float,
+        limited: Literal["requests", "tokens"] = "requests",
+        fix: str | None = None,
+    ) -> None:
+        super().__init__(message, fix=fix)
+        self.retry_after = retry_after
+        self.limited = limited
+
+
+class QueueFullError(LimitError):
+    """Too many requests wait for the engine."""
+
+    code = "queue_full"
+
+
+class DeadlineError(KikiError):
+    """The time that the request was given is over."""
+
+    status = 504
+    code = "deadline_exceeded"
+
+
+class DrainingError(KikiError):
+    """The gateway is stopping: it finishes what runs and takes nothing new."""
+
+    status = 503
+    code = "shutting_down"
+    retry_after = 5.0
 
 
 class RoutingError(KikiError):

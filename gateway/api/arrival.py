@@ -1,14 +1,19 @@
-"""What happens to every request first: it gets an id, and a chat request is counted and timed."""
+"""What happens to every request first and last: it gets an id, is counted, timed and logged."""
 
 from __future__ import annotations
 
+import logging
 import secrets
 import time
+from urllib.parse import quote
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from gateway.access.visit import Visit, current_visit
 from gateway.telemetry import Telemetry
+
+log = logging.getLogger("kiki.requests")
 
 CHAT_PATH = "/v1/chat/completions"
 
@@ -28,6 +33,8 @@ class ArrivalMiddleware:
         state = scope.setdefault("state", {})
         state["received"] = received
         state["request_id"] = request_id = new_id("chatcmpl")
+        visit = Visit(request_id)
+        entered = current_visit.set(visit)
         status = 500
 
         async def watch(message: Message) -> None:
@@ -43,6 +50,27 @@ class ArrivalMiddleware:
             if scope["path"] == CHAT_PATH:
                 self._telemetry.requests.labels(state.get("model", "unknown"), str(status)).inc()
                 self._telemetry.duration_seconds.observe(time.perf_counter() - received)
+            _log(scope, status, time.perf_counter() - received, visit)
+            current_visit.reset(entered)
+
+
+def _log(scope: Scope, status: int, seconds: float, visit: Visit) -> None:
+    """The line of a request. Its query is left out: it may hold a question, or whose memory."""
+    path = scope["path"]
+    # Probes come every few seconds, and say nothing.
+    level = logging.DEBUG if path.startswith(("/health", "/metrics")) else logging.INFO
+    if not log.isEnabledFor(level):
+        return
+    fields = {
+        "method": scope["method"],
+        "path": quote(path),
+        "status": status,
+        "ms": round(seconds * 1e3, 1),
+        "tenant": visit.caller.tenant,
+        "tokens": visit.tokens,
+    }
+    text = "%(method)s %(path)s %(status)d %(ms).1f ms, tenant %(tenant)s, %(tokens)d tokens"
+    log.log(level, text, fields, extra={"fields": fields})
 
 
 def new_id(kind: str) -> str:

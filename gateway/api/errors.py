@@ -11,7 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from kiki.errors import EngineUnavailableError, KikiError, RequestError
+from kiki.errors import KikiError, LimitError, RequestError
 
 log = logging.getLogger("kiki.gateway")
 
@@ -19,18 +19,26 @@ log = logging.getLogger("kiki.gateway")
 def envelope(error: KikiError) -> dict[str, object]:
     """The body for an error of ours."""
     param = error.param if isinstance(error, RequestError) else None
-    kind = "invalid_request_error" if error.status < 500 else "server_error"
-    return _body(str(error), kind, param, error.code)
+    return _body(str(error), _kind(error), param, error.code)
+
+
+def _kind(error: KikiError) -> str:
+    if isinstance(error, LimitError):
+        return error.limited
+    return "invalid_request_error" if error.status < 500 else "server_error"
 
 
 def response(error: KikiError) -> JSONResponse:
     """The whole response, with Retry-After where waiting helps."""
     headers = {}
-    if isinstance(error, EngineUnavailableError):
+    if error.retry_after is not None:
         headers["Retry-After"] = str(math.ceil(error.retry_after))
-    elif error.status == 409:
-        # openai's clients repeat a 409, which can't help here.
+        headers["retry-after-ms"] = str(math.ceil(error.retry_after * 1e3))
+    elif error.status in (409, 504):
+        # openai's clients repeat these, which can't help here.
         headers["x-should-retry"] = "false"
+    if error.status == 401:
+        headers["WWW-Authenticate"] = 'Bearer realm="kiki"'
     return JSONResponse(envelope(error), status_code=error.status, headers=headers)
 
 
@@ -65,7 +73,11 @@ async def _on_validation_error(request: Request, error: Exception) -> JSONRespon
 async def _on_http_exception(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     message = f"{request.method} {request.url.path}: {error.detail}."
-    code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "bad_request")
+    code = {
+        404: "not_found",
+        405: "method_not_allowed",
+        413: "request_too_large",
+    }.get(error.status_code, "bad_request")
     body = _body(message, "invalid_request_error", None, code)
     return JSONResponse(body, status_code=error.status_code, headers=error.headers)
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from gateway.access.visit import LOCAL_TENANT, current_visit
 from gateway.api.fields import clean_text
 from memory import Owner
 
-LOCAL_TENANT = "local"
-"""There are no API keys: everyone who reaches the port is one tenant, and ``user`` divides it."""
-
 
 def owner_of(user: str | None, param: str = "user") -> Owner:
-    """Raises RequestError for a name that can't be stored."""
-    return Owner(LOCAL_TENANT, clean_text(user or "", param))
+    """The tenant is that of the key in use, and ``user`` divides it: no request can name another
+    tenant. Raises RequestError for a name that can't be stored."""
+    visit = current_visit.get()
+    tenant = visit.caller.tenant if visit else LOCAL_TENANT
+    return Owner(tenant, clean_text(user or "", param))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from gateway.access.keyring import Keyring
 from gateway.settings import Settings, load_settings
 from gateway.supervision import inherited_listener
 from kiki.errors import SettingsError
@@ -51,6 +52,7 @@ def command(
         vllm_gpu_memory_utilization=gpu_memory_utilization,
         log_level=log_level,
     )
+    Keyring.of(settings)  # what is wrong with the keys is said before anything is loaded
     listener = listen(settings)
 
     from gateway.assets import ensure_models
@@ -92,7 +94,7 @@ def _run(settings: Settings, files: ModelFiles, listener: socket.socket) -> None
     from gateway.server import serve
     from gateway.services import Services
 
-    configure_logging(settings.log_level)
+    configure_logging(settings.log_level, settings.log_format)
     host, port = listener.getsockname()[:2]
 
     def say_ready(services: Services) -> None:
@@ -103,8 +105,16 @@ def _run(settings: Settings, files: ModelFiles, listener: socket.socket) -> None
         click.echo(f"adapters: {names}")
         for refusal in services.adapter_set.refused:
             click.echo(f"left out: {refusal.name}: {refusal.reason}")
-        who = "everyone who reaches the port" if settings.allow_remote else "loopback only"
-        click.echo(f"memory: {settings.data_dir / 'memory'}; no API keys, open to {who}")
+        click.echo(f"memory: {settings.data_dir / 'memory'}")
+        click.echo(f"access: {_access(services.keyring, settings)}")
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve(settings, files, listener, say_ready))
+
+
+def _access(keyring: Keyring, settings: Settings) -> str:
+    if keyring.required:
+        return f"callers need a key; {keyring.valid} valid (kiki keys list)"
+    if settings.allow_remote:
+        return "no API keys: open to everyone who reaches the port (allow_remote)"
+    return "no API keys: open to programs on this machine alone (kiki keys create NAME)"

@@ -32,7 +32,7 @@ async def services(
 async def http(services: Services) -> AsyncIterator[httpx.AsyncClient]:
     transport = httpx.ASGITransport(create_app(services), raise_app_exceptions=False)
     async with httpx.AsyncClient(
-        transport=transport, base_url="http://kiki", timeout=120
+        transport=transport, base_url="http://localhost", timeout=120
     ) as client:
         yield client
 
@@ -42,5 +42,5 @@ async def openai(services: Services) -> AsyncIterator[AsyncOpenAI]:
     transport = httpx2.ASGITransport(create_app(services), raise_app_exceptions=False)
     async with httpx2.AsyncClient(transport=transport, timeout=120) as client:
         yield AsyncOpenAI(
-            base_url="http://kiki/v1", api_key="none", http_client=client, max_retries=0
+            base_url="http://localhost/v1", api_key="none", http_client=client, max_retries=0
         )

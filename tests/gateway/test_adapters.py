@@ -205,7 +205,7 @@ BAD = {
 async def test_a_bad_adapter_is_one_clear_refusal_and_serving_goes_on(
     http, services, folder, base_gguf, spoil
 ):
-    before = services.engine.pid
+    before = services.engine.inner.pid
     spoil(folder, base_gguf)
     try:
         change = (await http.post("/v1/adapters/refresh")).json()
@@ -219,7 +219,7 @@ async def test_a_bad_adapter_is_one_clear_refusal_and_serving_goes_on(
         asked = await mixed(http, {"bad": 1.0})
         assert (asked.status_code, asked.json()["error"]["code"]) == (404, "adapter_not_found")
         assert (await mixed(http, {"shell": 1.0})).status_code == 200
-        assert services.engine.pid == before  # no server was started for it
+        assert services.engine.inner.pid == before  # no server was started for it
     finally:
         for path in (folder / "bad", folder / "bad.gguf"):
             if path.is_dir() and not path.is_symlink():
@@ -238,9 +238,9 @@ async def test_an_engine_that_dies_comes_back_though_the_file_of_an_adapter_is_g
     assert "mine" in await served(http)
     assert (await mixed(http, {"mine": 1.0})).status_code == 200
     file.unlink()
-    pid = services.engine.pid
+    pid = services.engine.inner.pid
     os.kill(pid, signal.SIGKILL)
-    await until(lambda: services.engine.state == "ready" and services.engine.pid != pid)
+    await until(lambda: services.engine.state == "ready" and services.engine.inner.pid != pid)
     assert (await mixed(http, {"shell": 1.0})).status_code == 200
     await http.post("/v1/adapters/refresh")
     assert (await mixed(http, {"mine": 1.0})).status_code == 404

@@ -27,7 +27,7 @@ async def address(services):
 
 async def busy_slots(services) -> int:
     async with httpx.AsyncClient(trust_env=False) as client:
-        slots = (await client.get(services.engine.url + "/slots")).json()
+        slots = (await client.get(services.engine.inner.url + "/slots")).json()
     return sum(slot["is_processing"] for slot in slots)
 
 

@@ -36,7 +36,7 @@ async def test_others_are_answered_while_many_wait_for_a_store(tmp_path: Path, s
     errors.install(app)
     app.include_router(memory.router)
     transport = httpx.ASGITransport(app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://kiki") as http:
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
         waits = [
             asyncio.create_task(
                 http.post("/v1/memory", json={"text": f"Note {number}."}, params={"wait": True})
