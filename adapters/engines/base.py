@@ -90,7 +90,8 @@ DEFAULT_SAMPLING = Sampling()
 class GenerateRequest:
     """One row of a batch: messages for the chat template, or a ``prompt`` that is taken as it is.
 
-    ``variables`` are the template's own, such as ``enable_thinking``.
+    ``variables`` are the template's own, such as ``enable_thinking``. ``amplify`` asks for the
+    neurons of the engine's probe to be amplified, where it has one.
     """
 
     messages: tuple[Message, ...]
@@ -99,6 +100,7 @@ class GenerateRequest:
     tools: Tools | None = None
     variables: Mapping[str, object] | None = None
     prompt: str | None = None
+    amplify: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +176,8 @@ class Capabilities:
     ``tools`` says that the model's template shows tools and the engine reads calls; where not,
     see ``written_tools``. ``variables`` are the names that the template reads, None where the
     engine doesn't say. ``vocabulary`` is how many tokens it has, None where the engine itself
-    refuses those that it hasn't.
+    refuses those that it hasn't. ``amplifies`` says that it has a probe whose neurons a request
+    may have amplified.
     """
 
     name: str
@@ -186,6 +189,7 @@ class Capabilities:
     tools: bool = False
     variables: frozenset[str] | None = None
     vocabulary: int | None = None
+    amplifies: bool = False
 
 
 class Engine(Protocol):

@@ -11,21 +11,21 @@ from mlx_lm.sample_utils import greedy_sampler
 
 from adapters.engines.base import FinishReason
 from adapters.engines.mlx.cache import KvCache
+from adapters.engines.mlx.job import Setup
 from adapters.engines.mlx.model import Base
 from adapters.engines.mlx.prefill import Prefill
 from adapters.engines.mlx.rows import Row
 from adapters.engines.mlx.sampling import make_processors, make_sampler
-from adapters.mix import Mix
 
 
 class RowBatch(GenerationBatch):
-    """mlx_lm's batch, which sets the mixes of its rows before every pass."""
+    """mlx_lm's batch, which sets up its rows before every pass."""
 
     def __init__(self, base: Base, row: int, prefill: Prefill, single: bool) -> None:
         job = prefill.row.job
         self._slots = base.slots
         self._single = single
-        self.mixes: dict[int, Mix] = {row: job.mix}
+        self.setups: dict[int, Setup] = {row: job.setup}
         cache = prefill.cache if single else [layer.merge([layer]) for layer in prefill.cache]
         processors = make_processors(job.sampling, base.config.context_tokens)
         if job.prompt.grammar:
@@ -45,10 +45,11 @@ class RowBatch(GenerationBatch):
 
     def extend(self, batch: RowBatch) -> None:
         super().extend(batch)  # type: ignore[no-untyped-call]
-        self.mixes |= batch.mixes
+        self.setups |= batch.setups
 
     def _step(self) -> tuple[list[int], list[mx.array]]:
-        self._slots.use([self.mixes[row] for row in self.uids])
+        mixes, gains = zip(*(self.setups[row] for row in self.uids), strict=True)
+        self._slots.use(mixes, gains)
         return super()._step()
 
     def extract_cache(self, idx: int) -> KvCache:
@@ -147,4 +148,4 @@ class Batch:
         if not self._rows:
             self._batch = None
         elif self._batch is not None:
-            del self._batch.mixes[number]
+            del self._batch.setups[number]

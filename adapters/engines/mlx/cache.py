@@ -1,4 +1,4 @@
-"""Prompts that were computed before, kept by mix: a cache never crosses mixes."""
+"""Prompts that were computed before, kept by setup: a cache never crosses mixes or gains."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import mlx.core as mx
 from mlx_lm.models.cache import LRUPromptCache, can_trim_prompt_cache
 
 from adapters.engines.mlx.config import MlxConfig
-from adapters.mix import Mix
+from adapters.engines.mlx.job import Setup
 
 KvCache = list[Any]  # mlx_lm's: an object for each layer
 
@@ -24,7 +24,7 @@ class Prefix:
 
 
 class PrefixCache:
-    """The most recent prompts of each mix, with the model's state after them.
+    """The most recent prompts of each setup, with the model's state after them.
 
     The mix is over keys that name an adapter's version, so a changed adapter finds nothing of
     the old one. A state of plain attention is cut back to the part that two prompts share; the
@@ -48,28 +48,28 @@ class PrefixCache:
     def clear(self) -> None:
         self._lru = LRUPromptCache(self._entries, self._config.prefix_cache_bytes)
 
-    def find(self, mix: Mix, tokens: list[int]) -> Prefix | None:
+    def find(self, setup: Setup, tokens: list[int]) -> Prefix | None:
         """The longest kept prefix of ``tokens``, its last one left out: that one gives logits."""
         if not self._entries:
             return None
-        cache, rest = self._lru.fetch_nearest_cache(mix, tokens[:-1])
+        cache, rest = self._lru.fetch_nearest_cache(setup, tokens[:-1])
         if cache is None or len(rest) >= len(tokens) - 1:
             return None
         self.hits += 1
         self.reused_tokens += (reused := len(tokens) - 1 - len(rest))
         return Prefix(cache, reused)
 
-    def keep_prompt(self, mix: Mix, tokens: list[int], cache: KvCache) -> None:
+    def keep_prompt(self, setup: Setup, tokens: list[int], cache: KvCache) -> None:
         """Keep a copy of a prompt's state; the caller goes on with its own."""
         if self._entries:
-            self._lru.insert_cache(mix, tokens, copy.deepcopy(cache), cache_type="user")
+            self._lru.insert_cache(setup, tokens, copy.deepcopy(cache), cache_type="user")
 
-    def keep_answer(self, mix: Mix, tokens: list[int], cache: KvCache) -> None:
+    def keep_answer(self, setup: Setup, tokens: list[int], cache: KvCache) -> None:
         """Keep the state at the end of an answer; the caller gives ``cache`` away."""
         if self._entries:
             # Not computed yet, it would hold on to the whole batch's state.
             mx.eval([layer.state for layer in cache])
-            self._lru.insert_cache(mix, tokens, cache)
+            self._lru.insert_cache(setup, tokens, cache)
 
 
 def needs_boundary(cache: KvCache) -> bool:

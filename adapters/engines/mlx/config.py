@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from kiki.errors import SettingsError
@@ -26,7 +27,8 @@ class MlxConfig:
     cache holds ``prefix_cache_entries`` prompts (0 switches it off) within
     ``prefix_cache_bytes``. ``adapter_dtype`` is what adapters are held in: None keeps what each
     is stored in, and mlx_lm's own results bit for bit. Experts' adapters are float32 on a CPU,
-    whatever it says (see ``Slots.patch``). ``memory_limit_bytes`` and ``cache_limit_bytes`` are
+    whatever it says (see ``Slots.patch``). ``probe`` is a file of neurons, which requests that ask
+    for it have multiplied by ``probe_gain``. ``memory_limit_bytes`` and ``cache_limit_bytes`` are
     MLX's own limits; None takes the machine's (see ``limits``).
     """
 
@@ -39,6 +41,8 @@ class MlxConfig:
     prefix_cache_bytes: int = 4 * GIB
     adapter_budget_bytes: int = 8 * GIB
     adapter_dtype: Literal["float32", "float16", "bfloat16"] | None = None
+    probe: Path | None = None
+    probe_gain: float = 2.0
     memory_limit_bytes: int | None = None
     cache_limit_bytes: int | None = None
 

@@ -58,6 +58,7 @@ class MlxEngine:
             model=Path(model).name,
             context_tokens=config.context_tokens,
             slots=1 if config.kv_bits else config.slots,
+            amplifies=config.probe is not None,
         )
         self._wanted: tuple[Adapter, ...] = ()
         self._served: dict[str, Adapter] = {}
@@ -197,6 +198,7 @@ class MlxEngine:
             max_tokens=min(request.sampling.max_tokens, room),
             reuse=any(message.role == "assistant" for message in request.messages),
             emit=emit,
+            gain=self._config.probe_gain if request.amplify and self._config.probe else 1.0,
         )
 
     def _find(self, mix: Mix) -> dict[str, Adapter]:

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from adapters.engines.mlx.grammar import Grammar
 
 
+Setup = tuple[Mix, float]
+"""A mix, and the gain of the marked neurons."""
+
+
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """A rendered prompt. ``boundary`` is how many of ``tokens`` the next turn will begin with.
@@ -32,6 +36,7 @@ class Job:
 
     ``emit`` takes the row's deltas, or the one error that ends it, from any thread.
     ``max_tokens`` is what the request and the context leave. ``reuse`` allows a kept prefix.
+    ``gain`` is what the marked neurons are multiplied by.
     """
 
     row: int
@@ -42,3 +47,9 @@ class Job:
     max_tokens: int
     reuse: bool
     emit: Callable[[Delta | Exception], None]
+    gain: float = 1.0
+
+    @property
+    def setup(self) -> Setup:
+        """What the model computes with: a state of one is of no use to another."""
+        return self.mix, self.gain

@@ -14,8 +14,9 @@ from mlx_lm.models.cache import make_prompt_cache
 
 from adapters.engines.mlx.cache import KvCache
 from adapters.engines.mlx.config import MlxConfig
+from adapters.engines.mlx.probe import check_model, fingerprint, read_probe
 from adapters.engines.mlx.slots import Slots
-from kiki.errors import EngineUnavailableError
+from kiki.errors import AssetError, EngineUnavailableError
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,4 +62,16 @@ def load_base(model: Path | str, config: MlxConfig) -> Base:
         )
     ends = StopSequences([[token] for token in tokenizer.eos_token_ids])
     dtype = getattr(mx, config.adapter_dtype) if config.adapter_dtype else None
-    return Base(network, Slots.patch(network, dtype), tokenizer, ends, config)
+    slots = Slots.patch(network, dtype)
+    if config.probe is not None:
+        _mark(slots, config.probe, str(model), fingerprint(network))
+    return Base(network, slots, tokenizer, ends, config)
+
+
+def _mark(slots: Slots, path: Path, model: str, found: str) -> None:
+    try:
+        probe = read_probe(path)
+        check_model(probe, path, model, found)
+    except AssetError as error:
+        raise EngineUnavailableError(error.message, fix=error.fix) from error
+    slots.mark(probe.marks)

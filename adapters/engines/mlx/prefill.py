@@ -37,5 +37,5 @@ class Prefill:
             mx.eval([layer.state for layer in self.cache])
             self._done = end
             if end == boundary and needs_boundary(self.cache):
-                self._prefixes.keep_prompt(job.mix, tokens[:end], self.cache)
+                self._prefixes.keep_prompt(job.setup, tokens[:end], self.cache)
         return self._done >= last

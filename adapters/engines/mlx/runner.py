@@ -222,7 +222,7 @@ class Runner:
             self._swaps.count("load", waiter.load_s)
         elif job.mix:
             self._swaps.count("bind", time.perf_counter() - began)
-        prefix = self.prefixes.find(job.mix, job.prompt.tokens) if job.reuse else None
+        prefix = self.prefixes.find(job.setup, job.prompt.tokens) if job.reuse else None
         done = prefix.tokens if prefix else 0
         row = Row(job, lease, self._base.tokenizer, done)
         cache = prefix.cache if prefix else self._base.new_cache()
@@ -279,7 +279,7 @@ class Runner:
                 tokens, cache = self._batch.state(token.row)
             else:
                 tokens, cache = token.tokens, token.cache
-            self.prefixes.keep_answer(token.row.job.mix, tokens, cache)
+            self.prefixes.keep_answer(token.row.job.setup, tokens, cache)
         except Exception as error:  # the answer is complete; the next turn computes its prompt
             self._note(error)
 

@@ -26,6 +26,7 @@ from tests.adapters.engines.mlx.serving import (
 )
 
 A, B = Mix.single("a"), Mix.single("b")
+BARE = (BASE, 1.0)
 MIXES = [BASE, A, B, Mix.of({"a": 0.5}), Mix.of({"a": 0.5, "b": 0.5})]
 # The same sums in pieces of other lengths, in float32.
 CLOSE = 1e-3
@@ -152,27 +153,28 @@ def state(length: int) -> list[KVCache]:
 
 def test_a_state_of_plain_attention_is_cut_to_what_two_prompts_share():
     cache = PrefixCache(MlxConfig())
-    cache.keep_answer(A, list(range(10)), state(10))
-    found = cache.find(A, [0, 1, 2, 3, 77, 78])
+    cache.keep_answer((A, 1.0), list(range(10)), state(10))
+    found = cache.find((A, 1.0), [0, 1, 2, 3, 77, 78])
     assert found is not None
     assert (found.tokens, found.cache[0].offset) == (4, 4)
-    assert cache.find(B, [0, 1, 2, 3, 77, 78]) is None
+    assert cache.find((B, 1.0), [0, 1, 2, 3, 77, 78]) is None
+    assert cache.find((A, 2.0), [0, 1, 2, 3, 77, 78]) is None
 
 
 def test_the_last_token_of_a_prompt_is_never_taken_from_the_cache():
     cache = PrefixCache(MlxConfig())
-    cache.keep_answer(BASE, [1, 2, 3], state(3))
-    found = cache.find(BASE, [1, 2, 3])
+    cache.keep_answer(BARE, [1, 2, 3], state(3))
+    found = cache.find(BARE, [1, 2, 3])
     assert found is not None
     assert found.tokens < 3
-    assert cache.find(BASE, [1]) is None
+    assert cache.find(BARE, [1]) is None
 
 
 def test_what_is_found_is_the_callers_own():
     cache = PrefixCache(MlxConfig())
-    cache.keep_answer(BASE, [1, 2, 3], state(3))
+    cache.keep_answer(BARE, [1, 2, 3], state(3))
     for _ in range(2):
-        found = cache.find(BASE, [1, 2, 3, 4, 5])
+        found = cache.find(BARE, [1, 2, 3, 4, 5])
         assert found is not None
         assert found.cache[0].offset == 3
         found.cache[0].update_and_fetch(mx.zeros((1, 1, 9, 4)), mx.zeros((1, 1, 9, 4)))
@@ -181,13 +183,13 @@ def test_what_is_found_is_the_callers_own():
 def test_entries_and_bytes_are_bounded():
     few = PrefixCache(MlxConfig(prefix_cache_entries=2))
     for start in range(5):
-        few.keep_answer(BASE, [start, 1, 2], state(3))
+        few.keep_answer(BARE, [start, 1, 2], state(3))
     assert len(few) == 2
     one_state = few.nbytes // 2
     small = PrefixCache(MlxConfig(prefix_cache_bytes=one_state))
     for start in range(5):
-        small.keep_answer(BASE, [start, 1, 2], state(3))
+        small.keep_answer(BARE, [start, 1, 2], state(3))
     assert (len(small), small.nbytes) == (1, one_state)
     none = PrefixCache(MlxConfig(prefix_cache_entries=0))
-    none.keep_answer(BASE, [1, 2, 3], state(3))
-    assert none.find(BASE, [1, 2, 3, 4]) is None
+    none.keep_answer(BARE, [1, 2, 3], state(3))
+    assert none.find(BARE, [1, 2, 3, 4]) is None

@@ -145,10 +145,10 @@ async def test_a_failing_prompt_ends_its_row_alone(engine, turns, monkeypatch):
 
     keep = PrefixCache.keep_prompt
 
-    def fails_for_b(cache, mix, tokens, state):
-        if mix.names[0].startswith("b@"):
+    def fails_for_b(cache, setup, tokens, state):
+        if setup[0].names[0].startswith("b@"):
             raise MemoryError("no room")
-        keep(cache, mix, tokens, state)
+        keep(cache, setup, tokens, state)
 
     monkeypatch.setattr(PrefixCache, "keep_prompt", fails_for_b)
     failing = asyncio.create_task(one(engine, ask(B, "Another prompt.")))
