@@ -40,11 +40,15 @@ JUDGE = (
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """One generated answer, its tokens as the engine counted them, and what led to it."""
+    """One generated answer, its tokens as the engine counted them, and what led to it.
+
+    ``cut``: it ran into its limit of tokens.
+    """
 
     text: str
     prompt_tokens: int
     completion_tokens: int
+    cut: bool = False
     details: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -52,9 +56,10 @@ class Said:
         return self.prompt_tokens + self.completion_tokens
 
     @classmethod
-    def of(cls, completion: Completion, text: str) -> Said:
+    def of(cls, completion: Completion) -> Said:
         usage = completion.usage
-        return cls(text, usage.prompt_tokens, usage.completion_tokens)
+        cut = completion.finish_reason == "length"
+        return cls(completion.text, usage.prompt_tokens, usage.completion_tokens, cut)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +71,7 @@ class Outcome:
     right: bool
     prompt_tokens: int
     completion_tokens: int
+    cut: bool
     seconds: float
     details: Mapping[str, Any] = field(default_factory=dict)
 
@@ -87,6 +93,7 @@ async def outcome(benchmark: Benchmark, question: Question, said: Said, seconds:
         right,
         said.prompt_tokens,
         said.completion_tokens,
+        said.cut,
         round(seconds, 3),
         said.details,
     )
@@ -121,7 +128,7 @@ class Controls:
         if not sizes:
             return {}
         began = time.perf_counter()
-        first = Said(raw.output, raw.prompt_tokens, raw.completion_tokens)
+        first = Said(raw.output, raw.prompt_tokens, raw.completion_tokens, raw.cut)
         samples = [first, *await self._sample(question, max(sizes.values()) - 1)]
         share = (time.perf_counter() - began) / max(1, len(samples) - 1)
         found = {}
@@ -149,7 +156,7 @@ class Controls:
             )
             for number in range(count)
         ]
-        return [Said.of(one, one.text) for one in await self._complete(requests)]
+        return [Said.of(one) for one in await self._complete(requests)]
 
     async def _best(
         self, benchmark: Benchmark, question: Question, samples: Sequence[Said]
@@ -179,7 +186,7 @@ class Controls:
             sampling=Sampling(max_tokens=JUDGE_TOKENS, temperature=0.0, seed=0, json_schema=schema),
         )
         (verdict,) = await self._complete([request])
-        judged = Said.of(verdict, verdict.text)
+        judged = Said.of(verdict)
         letter = _chosen(verdict.text)
         best = candidates[letters.index(letter)] if letter in letters else samples[0]
         return _charged(best, samples, [judged])
@@ -231,6 +238,7 @@ def _charged(chosen: Said, samples: Sequence[Said], judged: Sequence[Said], **de
         chosen.text,
         sum(said.prompt_tokens for said in spent),
         sum(said.completion_tokens for said in spent),
+        chosen.cut,
         told | details,
     )
 

@@ -19,7 +19,7 @@ class Gsm8k:
     """Right is the number; how it was reached doesn't count."""
 
     name = "gsm8k"
-    max_tokens = 256
+    max_tokens = 400
 
     def read(self, path: Path) -> list[Question]:
         rows = read_rows(path, ("question", "answer"))

@@ -16,7 +16,7 @@ class HumanEval:
     """Right is what passes the task's tests in the sandbox."""
 
     name = "humaneval"
-    max_tokens = 320
+    max_tokens = 400
 
     def read(self, path: Path) -> list[Question]:
         return [

@@ -58,7 +58,7 @@ def _benchmark(name: str, found: Mapping[str, Any], rows: Sequence[Record]) -> I
         gaps = [(f"{d['arm']} less {d['than']}", d["points"]) for d in found["differences"]]
         yield _picture(whiskers("difference in percentage points", gaps, zero=True))
     yield _table(
-        ("", "right, %", "tokens", "seconds", "no answer", "refused"),
+        ("", "right, %", "tokens", "seconds", "no answer", "cut short", "refused"),
         (
             (
                 arm,
@@ -66,6 +66,7 @@ def _benchmark(name: str, found: Mapping[str, Any], rows: Sequence[Record]) -> I
                 f"{one['tokens']:.0f}",
                 f"{one['seconds']:.1f}",
                 str(one["without_answer"]),
+                str(one["cut"]),
                 str(one["refused"]),
             )
             for arm, one in arms.items()

@@ -58,10 +58,11 @@ async def answer(
     try:
         turn = await _turn(services, body)
     except RequestError as error:
-        said = Said("", 0, 0, {"refused": str(error)})
+        said = Said("", 0, 0, details={"refused": str(error)})
     else:
         usage = turn.usage
-        said = Said(turn.answer, usage.prompt_tokens, usage.completion_tokens, _told(turn))
+        cut = turn.finish_reason == "length"
+        said = Said(turn.answer, usage.prompt_tokens, usage.completion_tokens, cut, _told(turn))
     return await outcome(benchmark, question, said, time.perf_counter() - began)
 
 
@@ -96,7 +97,6 @@ async def _turn(services: Services, body: ChatRequest) -> Turn:
 def _told(turn: Turn) -> dict[str, Any]:
     explained = replies.explanation(turn)
     return {
-        "finish_reason": turn.finish_reason,
         "plan": explained["plan"],
         "adapters": explained["adapters"],
         "domains": explained["domains"],

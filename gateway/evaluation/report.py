@@ -83,6 +83,7 @@ def _cost(rows: Sequence[Record], arm: str) -> dict[str, Any]:
         "tokens": sum(tokens) / len(tokens),
         "seconds": sum(one["seconds"] for one in found) / len(found),
         "without_answer": sum(one["answer"] is None for one in found),
+        "cut": sum(one["cut"] for one in found),
         "refused": sum("refused" in one["details"] for one in found),
     }
 
@@ -196,7 +197,7 @@ def as_text(numbers: Mapping[str, Any]) -> str:
             lines.append(
                 f"  {arm:<17} {shown(one['accuracy'])} % right   "
                 f"{one['tokens']:.0f} tokens, {one['seconds']:.1f} s a question"
-                + (f"   {one['without_answer']} without an answer" * bool(one["without_answer"]))
+                f"   {one['without_answer']} without an answer, {one['cut']} cut short"
             )
         for gap in found["differences"]:
             lines.append(

@@ -34,17 +34,17 @@ from gateway.evaluation.records import RunFolder
 from gateway.evaluation.report import summary
 from gateway.evaluation.running import Chosen, Plan, ask_all, manifest
 from gateway.services import Services
-from kiki.errors import EvaluationError
+from kiki.errors import EngineUnavailableError, EvaluationError
 from tests.gateway.evaluation.samples import BBQ_ROWS, GSM8K_ROWS, HUMANEVAL_ROWS, write_lines
 from tests.waiting import until
 
 QUESTION = Question("q", "q", "How many?", "3")
-RAW = Outcome("3", "3", True, 100, 50, 1.0)
+RAW = Outcome("3", "3", True, 100, 50, False, 1.0)
 
 
 @given(st.integers(0, 5000), st.integers(1, 500), st.integers(1, 500))
 def test_controls_spend_about_what_full_spent(budget, prompt, completion):
-    raw = Outcome("", None, False, prompt, completion, 1.0)
+    raw = Outcome("", None, False, prompt, completion, False, 1.0)
     samples = affordable(budget, raw)
     if 1 < samples < 16:
         assert abs(samples * raw.tokens - budget) <= raw.tokens / 2
@@ -123,27 +123,70 @@ async def test_every_arm_answers_on_the_real_engine(
     assert (folder.path / "records.jsonl").read_bytes() == before  # nothing is asked twice
 
 
-def test_a_run_that_was_killed_goes_on(tmp_path: Path):
-    gsm8k = write_lines(tmp_path / "gsm8k.jsonl", GSM8K_ROWS)
+# A shell's background job ignores Ctrl-C, and so would its children.
+KIKI = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from gateway.cli import main; main()"
+)
+
+
+def test_a_run_that_was_killed_or_interrupted_goes_on(tmp_path: Path):
+    gsm8k = write_lines(tmp_path / "gsm8k.jsonl", GSM8K_ROWS * 4)
     run = tmp_path / "run"
-    command = [sys.executable, "-m", "gateway", "eval", "cognitive", "--gsm8k", str(gsm8k)]
-    command += ["--arms", "raw,full", "--max-tokens", "8", "--parallel", "1", "--out", str(run)]
+    command = [sys.executable, "-c", KIKI, "eval", "cognitive", "--gsm8k", str(gsm8k)]
+    command += ["--arms", "raw,full", "--max-tokens", "4", "--parallel", "1", "--out", str(run)]
     records = run / "records.jsonl"
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    begun = until(lambda: records.is_file() and b"\n" in records.read_bytes(), seconds=120)
-    asyncio.run(begun)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+
+    killed = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    asyncio.run(until(lambda: lines_in(records) >= 1, seconds=120))
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
     kept = records.read_bytes()
     kept = kept[: kept.rfind(b"\n") + 1]
-    again = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True)
-    result = json.loads(again.stdout)
-    assert result["benchmarks"]["gsm8k"]["n"] == 3
-    assert records.read_bytes().startswith(kept)
+
+    interrupted = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    before = lines_in(records)
+    asyncio.run(until(lambda: lines_in(records) > before, seconds=120))
+    interrupted.send_signal(signal.SIGINT)
+    output, errors = interrupted.communicate(timeout=60)
+    assert interrupted.returncode == 130
+    assert "gsm8k: " in output  # what there is
+    assert "the same command goes on" in errors
+
+    finished = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True)
+    assert json.loads(finished.stdout)["benchmarks"]["gsm8k"]["n"] == 12
+    assert records.read_bytes().startswith(kept)  # nothing is asked twice
     assert (run / "report.html").is_file()
     shown = CliRunner().invoke(cli, ["eval", "cognitive", "show", str(run), "gsm8k/1"])
     assert shown.exit_code == 0
     assert "expected:\n1450.5" in shown.output
+
+
+def lines_in(file: Path) -> int:
+    return file.read_bytes().count(b"\n") if file.is_file() else 0
+
+
+class FailsAtTheSecond(Gsm8k):
+    """An engine that goes away."""
+
+    def extract(self, question: Question, text: str) -> str | None:
+        if question.id == "gsm8k/1":
+            raise EngineUnavailableError("The engine is down.")
+        return super().extract(question, text)
+
+
+async def test_an_engine_that_goes_away_costs_the_questions_in_work_alone(
+    services: Services, model_files: ModelFiles, tmp_path: Path
+):
+    benchmark = FailsAtTheSecond()
+    questions = benchmark.read(write_lines(tmp_path / "gsm8k", GSM8K_ROWS))
+    plan = Plan([Chosen(benchmark, questions, "", 2)], ("raw", "full"), "all", 0, {})
+    folder = RunFolder.create(tmp_path / "run", manifest(plan, services, model_files))
+    with pytest.raises(EngineUnavailableError, match="is down"):
+        await ask_all(services, plan, folder, parallel=1, progress=lambda *counted: None)
+    assert [record["id"] for record in folder.records()] == ["gsm8k/0"]
 
 
 def test_a_wrong_call_says_what_to_do(tmp_path: Path):

@@ -30,6 +30,7 @@ def outcome(answer: str | None, right: bool, **details: Any) -> dict[str, Any]:
         "right": right,
         "prompt_tokens": 10,
         "completion_tokens": 5,
+        "cut": False,
         "seconds": 1.0,
         "details": details,
     }
