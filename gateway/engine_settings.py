@@ -96,6 +96,13 @@ class EngineSettings(BaseSettings):
     vllm_api_key: SecretStr | None = Field(
         None, description="vllm: the key that the servers ask for."
     )
+    vllm_token_timeout: float = Field(
+        300.0,
+        gt=0,
+        le=7200,
+        description="vllm: seconds that a request waits for its next token; then it fails, and the "
+        "server is asked for one.",
+    )
     vllm_quantization: str | None = Field(
         None,
         description="vllm: the weights' form, as awq or fp8; unset asks the model.",

@@ -153,4 +153,5 @@ def vllm_config(settings: Settings, model: Path | str) -> VllmConfig:
         tensor_parallel_size=settings.vllm_tensor_parallel_size,
         gpu_memory_utilization=settings.vllm_gpu_memory_utilization,
         start_timeout=settings.engine_start_timeout or VLLM_START_S,
+        token_timeout=settings.vllm_token_timeout,
     )

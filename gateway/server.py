@@ -17,6 +17,7 @@ import uvicorn
 from gateway.admission.draining import Drain
 from gateway.app import create_app
 from gateway.assets import ModelFiles
+from gateway.connections import Patience, allow_many_connections, protocol
 from gateway.services import Services
 from gateway.settings import Settings
 from gateway.supervision import notify, port_is_kept, watched
@@ -110,10 +111,12 @@ async def serve(
     services = await Services.start(settings, files)
     try:
         _spare_collector()
+        allow_many_connections()
         config = uvicorn.Config(
             create_app(services),
             log_config=None,
             access_log=False,
+            http=protocol(Patience(settings.request_arrival_s, settings.reading_stall_s)),
             lifespan="off",
             proxy_headers=False,
             server_header=False,

@@ -18,6 +18,7 @@ from pydantic_settings import (
 
 from gateway.access_settings import AccessSettings
 from gateway.admission_settings import AdmissionSettings
+from gateway.connection_settings import ConnectionSettings
 from gateway.engine_settings import EngineSettings
 from gateway.named_model import check_model
 from gateway.second_look_settings import SecondLookSettings
@@ -53,7 +54,12 @@ def _default_models_dir() -> Path:
 
 
 class Settings(
-    AdmissionSettings, AccessSettings, SecondLookSettings, StoreSettings, EngineSettings
+    AdmissionSettings,
+    AccessSettings,
+    SecondLookSettings,
+    ConnectionSettings,
+    StoreSettings,
+    EngineSettings,
 ):
     """One field a setting; the description is what ``kiki config`` and the docs show."""
 

@@ -151,6 +151,12 @@ class Telemetry:
             ["by"],
             registry=self.registry,
         )
+        self.engine_circuit = Gauge(
+            "kiki_engine_circuit",
+            "The circuit breaker of each server: 0 closed, 1 half-open, 2 open.",
+            ["server"],
+            registry=self.registry,
+        )
         self.engine_ready = Gauge(
             "kiki_engine_ready", "1 while the engine is ready.", registry=self.registry
         )

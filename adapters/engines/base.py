@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from adapters.adapter import Adapter, Refusal
+from adapters.engines.breaker import CircuitState
 from adapters.engines.swaps import Swaps
 from adapters.mix import BASE, Mix
 
@@ -216,6 +217,11 @@ class Engine(Protocol):
     @property
     def last_delta(self) -> float:
         """When a token last came, in seconds of ``time.monotonic``."""
+        ...
+
+    @property
+    def circuits(self) -> Mapping[str, CircuitState]:
+        """The circuit breaker of each server that is asked, by its address or name."""
         ...
 
     async def start(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 
 from adapters.adapter import Adapter, Refusal
@@ -17,6 +17,7 @@ from adapters.engines.base import (
     GenerateRequest,
     Token,
 )
+from adapters.engines.breaker import CircuitState
 from adapters.mix import Mix
 from gateway.access.visit import Visit, current_visit
 from gateway.admission.fair_queue import FairQueue
@@ -76,6 +77,10 @@ class AdmittedEngine:
     @property
     def state(self) -> EngineState:
         return self.inner.state
+
+    @property
+    def circuits(self) -> Mapping[str, CircuitState]:
+        return self.inner.circuits
 
     @property
     def capabilities(self) -> Capabilities:

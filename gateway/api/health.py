@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
+from adapters.engines.breaker import CIRCUIT_STATES
 from gateway.services import Services
 
 router = APIRouter()
@@ -46,6 +47,7 @@ async def health(request: Request) -> Response:
                 "name": services.engine.capabilities.name,
                 "model": services.engine.capabilities.model,
                 "reason": services.choice.reason,
+                "circuits": dict(services.engine.circuits),
             },
             "router": {"state": "ok", "outputs": len(services.table.outputs)},
             "memory": {"state": memory.state},
@@ -79,4 +81,6 @@ async def metrics(request: Request) -> Response:
     services.telemetry.adapters_served.set(len(services.engine.adapters))
     services.telemetry.adapters_refused.set(len(services.adapter_set.refused))
     services.telemetry.engine_ready.set(services.engine.state == "ready")
+    for server, state in services.engine.circuits.items():
+        services.telemetry.engine_circuit.labels(server).set(CIRCUIT_STATES.index(state))
     return Response(services.telemetry.render(), media_type="text/plain; version=0.0.4")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
 
 from adapters.adapter import Adapter, Refusal
 from adapters.engines.base import Capabilities, Delta, EngineState, GenerateRequest, Token
+from adapters.engines.breaker import CircuitState
 from adapters.engines.llamacpp.files import AdapterFiles, AdapterSet
 from adapters.engines.llamacpp.precision import DEFAULT, Precision
 from adapters.engines.llamacpp.replica import Replica
@@ -80,6 +81,10 @@ class LlamaCppEngine:
     @property
     def adapters(self) -> tuple[str, ...]:
         return tuple(self._adapters.files)
+
+    @property
+    def circuits(self) -> Mapping[str, CircuitState]:
+        return {}
 
     @property
     def last_delta(self) -> float:

@@ -23,6 +23,7 @@ from adapters.engines.base import (
     Sampling,
     Token,
 )
+from adapters.engines.breaker import CircuitState
 from adapters.engines.child import FIRST_DELAY, LONGEST_DELAY
 from adapters.engines.mlx.config import MlxConfig
 from adapters.engines.mlx.job import Job, Prompt
@@ -77,6 +78,10 @@ class MlxEngine:
     @property
     def capabilities(self) -> Capabilities:
         return self._capabilities
+
+    @property
+    def circuits(self) -> Mapping[str, CircuitState]:
+        return {}
 
     @property
     def adapters(self) -> tuple[str, ...]:
