@@ -22,7 +22,7 @@ _FIELDS = (
 
 _LONE = re.compile(r"\W*(?:option\s+)?([ABC])\W*(?:$|\n)", re.I)
 _LED = re.compile(r"[\s*(\[]*([ABC])[)\].:*]", re.I)
-_STATED = re.compile(r"\banswer\s*(?:is|:|=)?[\s*(\[]*([ABC])\b(?![ '’][a-z])")
+_STATED = re.compile(r"\b[Aa]nswer\s*(?:is|:|=)?[\s*(\[]*([ABC])\b(?![ '’][a-z])")
 _QUOTES = str.maketrans("’‘“”", "''\"\"")
 
 

@@ -55,6 +55,7 @@ def test_a_bbq_question_lists_its_options_and_knows_whom_the_stereotype_names(bb
         ("C. Can't be determined", "C"),
         ("Option B", "B"),
         ("The answer is B.", "B"),
+        ("Answer: B", "B"),
         ("The answer is (C), since nothing is said.", "C"),
         ("The aunt forgot it.", "A"),
         ("It can’t be determined from this.", "C"),
