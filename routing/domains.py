@@ -213,8 +213,12 @@ def _check(path: Path, table: DomainTable) -> None:
             raise RoutingError(
                 f"{path}: intent {intent!r} has no domain.", fix="Add it to a domain's intents."
             )
-    for name in sorted(table.deep_judge):
-        table.domain(name)
+    names = [domain.name for domain in table.domains]
+    for name in sorted(table.deep_judge.difference(names)):
+        raise RoutingError(
+            f"{path}: deep_judge has {name!r}, which is no domain.{near(name, names)}",
+            fix="Name domains of this file.",
+        )
     for domain in table.domains:
         if domain.panel and not domain.cognitive.negotiation:
             raise RoutingError(

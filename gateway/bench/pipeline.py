@@ -43,19 +43,30 @@ def measure(requests: int, episodes: int, progress: Progress) -> Report:
 
 def _turns(client: httpx.Client, requests: int, progress: Progress) -> dict[str, Metric]:
     """Whole turns with memory on, one after the other; a token each."""
-    own = []
+    own, looked = [], []
     for number in range(requests):
         body: dict[str, Any] = {
             "model": "micro-kiki",
             "messages": [{"role": "user", "content": _PROMPT.format(number)}],
             "max_tokens": 1,
-            "kiki": {"explain": True},
+            "kiki": {"explain": True, "antibias": True},
         }
         response = client.post("/v1/chat/completions", json=body)
         response.raise_for_status()
-        own.append(float(response.json()["kiki"]["gateway_ms"]))
+        kiki = response.json()["kiki"]
+        own.append(float(kiki["gateway_ms"]))
+        looked.append(_second_look_ms(kiki["stages"]))
         progress("turns", number + 1, requests)
-    return {"gateway_p50_ms": median(own, "ms")}
+    return {"gateway_p50_ms": median(own, "ms"), "second_look_p50_ms": median(looked, "ms")}
+
+
+def _second_look_ms(stages: list[dict[str, Any]]) -> float:
+    """The gateway's own time of stages 5 and 6, the anti-bias screen among it."""
+    return sum(
+        float(stage["ms"]) - float(stage["waited_ms"])
+        for stage in stages
+        if stage["name"] in ("negotiate", "antibias")
+    )
 
 
 def _routes(client: httpx.Client, requests: int, progress: Progress) -> Iterator[float]:

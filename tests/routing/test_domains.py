@@ -89,6 +89,12 @@ def test_unknown_names_are_refused_with_the_near_ones() -> None:
         ('adapters = ["rust"]', "adapters = []", "'rust' has no list of names 'adapters'"),
         ("panel = false", 'panel = "no"', "'chat-fr' has panel = 'no'"),
         ("memory = true, ", "", "'chat-fr' has a wrong 'cognitive'"),
+        ('deep_judge = ["math"', 'deep_judge = ["maths"', "deep_judge has 'maths'"),
+        (
+            "negotiation = true, antibias = true }\npanel = false",
+            "negotiation = false, antibias = true }\npanel = true",
+            "'chat-fr' has a panel and no negotiation",
+        ),
         ('"creative", ', "", "unknown intent 'creative'"),
         ('"creative", ', '"creative", "idle", ', "8 intents"),
         ("[[domain]]", "[[domain]", "can't be read"),
