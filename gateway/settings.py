@@ -18,6 +18,7 @@ from pydantic_settings import (
 
 from gateway.access_settings import AccessSettings
 from gateway.admission_settings import AdmissionSettings
+from gateway.antibias_settings import AntibiasSettings
 from gateway.connection_settings import ConnectionSettings
 from gateway.engine_settings import EngineSettings
 from gateway.named_model import check_model
@@ -56,6 +57,7 @@ def _default_models_dir() -> Path:
 class Settings(
     AdmissionSettings,
     AccessSettings,
+    AntibiasSettings,
     SecondLookSettings,
     ConnectionSettings,
     StoreSettings,
@@ -162,6 +164,13 @@ class Settings(
     def keys_path(self) -> Path:
         """The file of API keys, whether there is one or not."""
         return self.keys_file or self.data_dir / "keys.toml"
+
+    @property
+    def key_headers(self) -> dict[str, str]:
+        """What kiki's own commands send to a gateway."""
+        return (
+            {"authorization": f"Bearer {self.api_key.get_secret_value()}"} if self.api_key else {}
+        )
 
     @classmethod
     def settings_customise_sources(

@@ -45,12 +45,15 @@ def command(
     body |= {"user": user} if user else {}
     body |= {"max_tokens": max_tokens} if max_tokens else {}
     if question is not None:
-        _ask(address, body, [{"role": "user", "content": question}], explain, as_json)
+        said = [{"role": "user", "content": question}]
+        _ask(address, settings.key_headers, body, said, explain, as_json)
         return
-    _talk(address, body, explain, as_json)
+    _talk(address, settings.key_headers, body, explain, as_json)
 
 
-def _talk(address: str, body: dict[str, Any], explain: bool, as_json: bool) -> None:
+def _talk(
+    address: str, headers: dict[str, str], body: dict[str, Any], explain: bool, as_json: bool
+) -> None:
     messages: list[dict[str, str]] = []
     while True:
         try:
@@ -59,12 +62,13 @@ def _talk(address: str, body: dict[str, Any], explain: bool, as_json: bool) -> N
             click.echo(err=True)
             return
         messages.append({"role": "user", "content": question})
-        answer = _ask(address, body, messages, explain, as_json)
+        answer = _ask(address, headers, body, messages, explain, as_json)
         messages.append({"role": "assistant", "content": answer})
 
 
 def _ask(
     address: str,
+    headers: dict[str, str],
     body: dict[str, Any],
     messages: list[dict[str, str]],
     explain: bool,
@@ -75,7 +79,12 @@ def _ask(
     body = body | {"messages": messages, "stream": not as_json}
     try:
         with httpx.stream(
-            "POST", f"{address}/v1/chat/completions", json=body, timeout=600, trust_env=False
+            "POST",
+            f"{address}/v1/chat/completions",
+            headers=headers,
+            json=body,
+            timeout=600,
+            trust_env=False,
         ) as response:
             if response.status_code != 200:
                 raise _refusal(response.read())

@@ -84,7 +84,7 @@ async def _client(settings: Settings, url: str | None) -> AsyncIterator[httpx.As
     address = (url or f"http://{settings.host}:{settings.port}").rstrip("/").removesuffix("/v1")
     try:
         async with httpx.AsyncClient(
-            base_url=address, timeout=TIMEOUT_S, trust_env=False
+            base_url=address, headers=settings.key_headers, timeout=TIMEOUT_S, trust_env=False
         ) as client:
             yield client
     except (httpx.TransportError, httpx.InvalidURL) as error:

@@ -49,6 +49,7 @@ def test_help_lists_every_command_and_imports_nothing_heavy():
         "router",
         "antibias",
         "memory",
+        "keys",
         "config",
         "doctor",
         "bench",
