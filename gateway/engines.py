@@ -78,10 +78,16 @@ def choose_engine(settings: Settings, machine: Machine) -> Choice:
 def build_engine(settings: Settings, choice: Choice, model: Path | str) -> Engine:
     """The engine, not started. ``model`` is a GGUF file, a folder, or a name on the hub.
 
-    Raises SettingsError where the model is none that the engine reads.
+    Raises SettingsError where the model is none that the engine reads, or the engine can't do
+    what is set.
     """
     if choice.engine == "mlx":
         return _mlx(settings, model)
+    if settings.knowbias_probe is not None:
+        raise SettingsError(
+            f"knowbias_probe = {settings.knowbias_probe}: {choice.engine} can't amplify neurons.",
+            fix="Unset it, or serve with engine = mlx.",
+        )
     if choice.engine == "vllm":
         return _vllm(settings, model)
     return _llamacpp(settings, model)
@@ -115,6 +121,8 @@ def _mlx(settings: Settings, model: Path | str) -> Engine:
         kv_bits=settings.kv_bits,
         adapter_budget_bytes=settings.adapter_memory,
         adapter_dtype=settings.adapter_dtype,
+        probe=settings.knowbias_probe,
+        probe_gain=settings.knowbias_lambda,
         memory_limit_bytes=settings.metal_memory_limit,
         cache_limit_bytes=settings.metal_cache_limit,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Protocol, TypeVar, cast, get_args
 
 from adapters.engines.base import (
@@ -36,13 +37,19 @@ class Prompt(Protocol):
 
 
 def generator(
-    engine: Engine, turn: Turn, reply: Callable[[str, int], ReplyT], part: str
+    engine: Engine,
+    turn: Turn,
+    reply: Callable[[str, int], ReplyT],
+    part: str,
+    *,
+    amplify: bool = False,
 ) -> Callable[[Sequence[Prompt]], Awaitable[list[ReplyT]]]:
     """A callable that runs prompts together; their tokens are the turn's, spent on ``part``."""
 
     async def generate(prompts: Sequence[Prompt]) -> list[ReplyT]:
         with turn.waiting():
-            completions = await complete(engine, [engine_request(prompt) for prompt in prompts])
+            rows = [replace(engine_request(prompt), amplify=amplify) for prompt in prompts]
+            completions = await complete(engine, rows)
         replies = []
         for completion in completions:
             turn.spend(part, completion.usage)

@@ -14,6 +14,7 @@ from adapters.catalog import Catalog
 from adapters.engines.base import Engine
 from adapters.policy import SHIPPED_POLICY, Policy
 from antibias.detector import default_detector
+from antibias.review import ReviewSettings
 from gateway.access.keyring import Keyring
 from gateway.adapter_set import AdapterSet
 from gateway.admission.draining import Drain
@@ -160,7 +161,7 @@ class Services:
             )
             await asyncio.to_thread(aeon.open)
             judges = await stack.enter_async_context(judging(settings, engine))
-            await asyncio.to_thread(default_detector)
+            (await asyncio.to_thread(default_detector)).check(embedder.id)
             stack.push_async_callback(asyncio.to_thread, aeon.close)
             nights = await stack.enter_async_context(sleeping(aeon, settings, ask))
             await starting
@@ -231,6 +232,12 @@ def _pipeline(
         ),
         infer=InferStage(engine),
         negotiate=NegotiateStage(engine, embedder.embed, judges, settings.catfish_below),
-        antibias=AntibiasStage(engine, embedder.embed),
+        antibias=AntibiasStage(
+            engine,
+            embedder.embed,
+            ReviewSettings(
+                revise_from=settings.antibias_threshold, refuse=settings.antibias_refuse
+            ),
+        ),
         write=WriteStage(aeon),
     )

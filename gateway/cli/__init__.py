@@ -19,7 +19,7 @@ _COMMANDS = {
     "models": ("gateway.cli.models:command", "Pull and list the model files."),
     "router": ("gateway.cli.router:command", "Train, evaluate and check the router."),
     "eval": ("gateway.cli.eval:command", "Measure the pipeline against its base."),
-    "antibias": ("gateway.cli.antibias:command", "Train and measure the bias detector, probe a model."),
+    "antibias": ("gateway.cli.antibias:command", "Measure the bias detector, probe a model."),
     "memory": ("gateway.cli.memory:command", "Look after the memory."),
     "service": ("gateway.cli.service:command", "Run kiki as a service of this machine."),
     "keys": ("gateway.cli.keys:command", "Make, list, rotate and revoke API keys."),

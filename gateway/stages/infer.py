@@ -134,7 +134,14 @@ def _requests(turn: Turn, mixes: Sequence[Mix]) -> list[GenerateRequest]:
             for row, mix in enumerate(mixes)
         ]
     return [
-        GenerateRequest(turn.prompt, mix, _seeded(ask, row), ask.tools, ask.variables)
+        GenerateRequest(
+            turn.prompt,
+            mix,
+            _seeded(ask, row),
+            ask.tools,
+            ask.variables,
+            amplify=turn.look.antibias,
+        )
         for row, mix in enumerate(mixes)
     ]
 

@@ -51,7 +51,7 @@ class MountStage:
         turn.mount = mount
         turn.look = self._policy.decide(options, turn.route)
         turn.held = mount.plan == "panel" or (
-            turn.look.antibias and screen_prompt(turn.ask.question)
+            turn.look.antibias and screen_prompt(turn.ask.question, turn.vector)
         )
         decision |= {
             "plan": mount.plan,
