@@ -1,6 +1,7 @@
 # make serve   sets everything up and starts the gateway
 # make test    sets up the training and test packages too, and runs lint, types and tests
-# make test-faults  kills the memory's writer and the gateway 50 times each; about ten minutes
+# make test-faults  kills the memory's writer and the gateway 50 times each, and opens 10,000
+#                   connections; about ten minutes
 # make test-vllm  installs vLLM's CPU build beside it and runs the engine tests on it
 PYTHON ?= python3
 BIN := .venv/bin
@@ -57,6 +58,8 @@ test-vllm: setup-dev
 test-faults: setup-dev
 	KIKI_TEST_ROUNDS=50 $(BIN)/python -m pytest tests/memory/test_memory_faults.py \
 	  tests/memory/test_disk_faults.py tests/gateway/test_process.py -k "kill or disk or damaged"
+	KIKI_TEST_CONNECTIONS=10000 $(BIN)/python -m pytest tests/gateway/test_connections.py \
+	  tests/gateway/test_upstream_faults.py tests/gateway/test_clock.py
 
 lint: setup-dev
 	$(BIN)/ruff check .

@@ -15,17 +15,14 @@ from gateway.bench import stub_server
 from gateway.bench.litellm_proxy import running_litellm, version
 from gateway.bench.load import Job, Load
 from gateway.bench.report import Metric, Report, median
-from gateway.bench.running import cpu_seconds, running_gateway
+from gateway.bench.running import cpu_seconds, running_gateway, running_module
 from kiki.errors import EngineError
 
 Progress = Callable[[str, int, int], None]
 
 TOKENS = 16
 STREAMS, STREAM_TOKENS = 16, 500
-SETTINGS = {
-    "engine": "vllm",
-    "model": "kiki/stub",
-    "vllm_on_cpu": "false",  # the stub needs no adapter that adds nothing
+SETTINGS = stub_server.SETTINGS | {
     "memory": "false",
     "antibias": "false",
     "adapters_watch": "false",
@@ -72,8 +69,8 @@ def measure(sizes: Sizes, litellm: Path | None, progress: Progress) -> Report:
     left_out: dict[str, str] = {}
     settings = {**SETTINGS, "tokens": TOKENS, **asdict(sizes)}
     with ExitStack() as stack:
-        stub = stack.enter_context(_running("stub_server"))
-        proxy = stack.enter_context(_running("bare_proxy", stub[0]))
+        stub = stack.enter_context(running_module("stub_server"))
+        proxy = stack.enter_context(running_module("bare_proxy", stub[0]))
         kiki = stack.enter_context(running_gateway(SETTINGS | {"vllm_urls": stub[0]}))
         targets = [
             Target("stub", *stub, stub_server.MODEL),
@@ -177,20 +174,6 @@ def _streaming(
         metrics["stream_us_per_token"] = median(cpu["kiki"], "us")
         metrics["bare_proxy_stream_us_per_token"] = median(cpu["bare_proxy"], "us")
     return metrics
-
-
-@contextmanager
-def _running(module: str, *arguments: str) -> Iterator[tuple[str, int]]:
-    """One of the benchmark's servers: its address and process id."""
-    command = [sys.executable, "-m", f"gateway.bench.{module}", *arguments]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert process.stdout
-    try:
-        yield process.stdout.readline().strip(), process.pid
-    finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
 
 
 @contextmanager

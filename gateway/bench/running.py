@@ -58,6 +58,20 @@ def running_gateway(settings: Mapping[str, str] | None = None) -> Iterator[Runni
                 process.stdout.close()
 
 
+@contextmanager
+def running_module(name: str, *arguments: str) -> Iterator[tuple[str, int]]:
+    """A server of ``gateway.bench`` in a process of its own: its address and process id."""
+    command = [sys.executable, "-m", f"gateway.bench.{name}", *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout
+    try:
+        yield process.stdout.readline().strip(), process.pid
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
 def _address(process: subprocess.Popen[str], began: float) -> str:
     assert process.stdout
     for line in process.stdout:

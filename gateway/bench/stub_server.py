@@ -1,4 +1,4 @@
-"""A server with vLLM's endpoints and no model: ``python -m gateway.bench.stub_server``.
+"""A server with vLLM's endpoints and no model: ``python -m gateway.bench.stub_server [PORT]``.
 
 Prints its address and answers until it is killed. An answer has ``max_tokens`` tokens; each is the
 time at which it was sent, in nanoseconds of ``time.perf_counter``, which all processes share.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any, cast
@@ -18,6 +19,12 @@ MODEL = "stub"
 PACED = "Take your time."
 """To this prompt the tokens come one at a time, ``PACE_S`` apart; to others all at once."""
 PACE_S = 0.001
+SETTINGS = {
+    "engine": "vllm",
+    "model": "kiki/stub",
+    "vllm_on_cpu": "false",  # the stub needs no adapter that adds nothing
+}
+"""What a gateway in front of it needs, beside ``vllm_urls``."""
 
 _HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
 _STREAM = (
@@ -143,12 +150,12 @@ def _usage(tokens: int) -> dict[str, int]:
     return {"prompt_tokens": 12, "completion_tokens": tokens, "total_tokens": 12 + tokens}
 
 
-async def _serve() -> None:
+async def _serve(port: int) -> None:
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(StubProtocol, "127.0.0.1", 0, backlog=1024)
+    server = await loop.create_server(StubProtocol, "127.0.0.1", port, backlog=1024)
     print(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)
     await server.serve_forever()
 
 
 if __name__ == "__main__":
-    run(_serve())
+    run(_serve(int(sys.argv[1]) if len(sys.argv) > 1 else 0))

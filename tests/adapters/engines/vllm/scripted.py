@@ -27,6 +27,7 @@ class ScriptedVllm:
         self.version = "0.32.0"
         self.probe_works = True
         self.pieces_before_death: int | None = None
+        self.raw_chat: bytes | None = None
         self.loading = asyncio.Event()
         self.answering = asyncio.Event()
         self.loading.set()
@@ -128,6 +129,9 @@ class ScriptedVllm:
         self.bodies.append(body)
         if model != BASE and model not in self.adapters:
             await _refuse(writer, 404, f"The model `{model}` does not exist.")
+        elif self.raw_chat is not None:
+            writer.write(self.raw_chat)
+            await writer.drain()
         elif self.chat_failure:
             await _refuse(writer, *self.chat_failure)
         else:
