@@ -18,7 +18,9 @@ from gateway.api import (
     health,
     memory,
     models,
+    responses,
     route,
+    sleep,
     tokenize,
 )
 from gateway.api.arrival import ArrivalMiddleware
@@ -75,9 +77,11 @@ def create_app(services: Services) -> FastAPI:
         completions,
         embeddings,
         tokenize,
+        responses,
         route,
         memory,
-            models,
+        sleep,
+        models,
         adapters,
         health,
     )

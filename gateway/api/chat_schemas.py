@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
-from gateway.api.schemas import ChatMessage, KikiOptions, MessageToolCall
+from gateway.api.schemas import MAX_TEXT, ChatMessage, KikiOptions, MessageToolCall
 
 MAX_CHOICES = 8
 MAX_TOP_LOGPROBS = 20
 
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
+ToolName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
 Finish = Literal["stop", "length", "tool_calls"]
 
 
@@ -27,8 +28,8 @@ class FunctionTool(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    name: str = Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")
-    description: str | None = Field(None, max_length=100_000)
+    name: ToolName
+    description: str | None = Field(None, max_length=MAX_TEXT)
     parameters: dict[str, Any] | None = Field(None, description="A JSON schema of an object.")
     strict: bool | None = None
 
@@ -40,7 +41,7 @@ class ChatTool(BaseModel):
     function: FunctionTool
 
 
-class ToolName(BaseModel):
+class NamedFunction(BaseModel):
     name: str
 
 
@@ -48,7 +49,7 @@ class NamedTool(BaseModel):
     """The one tool that must be called."""
 
     type: Literal["function"]
-    function: ToolName
+    function: NamedFunction
 
 
 class JsonSchema(BaseModel):

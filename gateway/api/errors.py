@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -60,7 +61,7 @@ async def _on_kiki_error(request: Request, error: Exception) -> JSONResponse:
 
 async def _on_validation_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    problem = error.errors()[0]
+    problem = _deepest(error.errors())
     if problem["type"] == "json_invalid":
         reason = problem.get("ctx", {}).get("error", "")
         message = f"The body is not valid JSON: {reason} at character {problem['loc'][-1]}."
@@ -92,13 +93,22 @@ def _refusal(request: Request, message: str, param: str, code: str) -> JSONRespo
     return JSONResponse(_body(message, "invalid_request_error", param, code), status_code=400)
 
 
+def _deepest(problems: Sequence[Any]) -> Any:
+    """The first field's problem; where a union gave several, that which read the furthest."""
+    first = problems[0]["loc"][:2]
+    return max(
+        (one for one in problems if one["loc"][:2] == first), key=lambda one: len(one["loc"])
+    )
+
+
 def _param(location: Sequence[int | str]) -> str:
     """``("body", "messages", 0, "role")`` as the caller would write it: ``messages[0].role``."""
     path = ""
     for part in location[1:]:
         if isinstance(part, int):
             path += f"[{part}]"
-        elif part not in ("str", "list[TextPart]", "list[str]", "one", "many"):
+        # A union's members stand in the path too, by their types' names.
+        elif part[:1].islower() and part.isidentifier() and part not in ("str", "one", "many"):
             path += f".{part}" if path else part
     return path or "body"
 

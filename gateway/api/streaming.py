@@ -46,15 +46,25 @@ async def streamed(services: Services, ask: Ask, wishes: Wishes) -> Response:
         if kept is not None:
             return replay_stream(replies.replayed(kept), wishes)
         turn = await services.pipeline.prepare(ask)
-        pieces = await stack.enter_async_context(aclosing(services.pipeline.answer(turn)))
-        first = asyncio.create_task(_next(pieces))
-        stack.push_async_callback(end_tasks, {first})
-        await asyncio.wait({first}, timeout=OPEN_AFTER_S if turn.held else None)
-        if first.done():
-            first.result()
+        pieces = await begun(services, turn, stack)
         headers = replies.headers(replies.explanation(turn))
-        flow = _kept_alive(first, pieces) if turn.held else _in_order(first, pieces)
-        return EventStream(_events(services, turn, flow, wishes), headers, stack.pop_all())
+        return EventStream(_events(services, turn, pieces, wishes), headers, stack.pop_all())
+
+
+async def begun(
+    services: Services, turn: Turn, stack: AsyncExitStack
+) -> AsyncGenerator[Piece | None, None]:
+    """The pieces of a turn that has begun: the first is there, unless the turn is held back.
+
+    None is a sign that it goes on. What runs ends with ``stack``.
+    """
+    pieces = await stack.enter_async_context(aclosing(services.pipeline.answer(turn)))
+    first = asyncio.create_task(_next(pieces))
+    stack.push_async_callback(end_tasks, {first})
+    await asyncio.wait({first}, timeout=OPEN_AFTER_S if turn.held else None)
+    if first.done():
+        first.result()
+    return _kept_alive(first, pieces) if turn.held else _in_order(first, pieces)
 
 
 async def _events(
@@ -159,6 +169,11 @@ class EventStream(StreamingResponse):
 
 def broken(services: Services, turn: Turn, error: Exception) -> str:
     """Note that a stream breaks; returns the event that says why. No ``[DONE]`` follows it."""
+    return _error_event(noted(services, turn, error))
+
+
+def noted(services: Services, turn: Turn, error: Exception) -> dict[str, Any]:
+    """Log and count a stream that breaks; returns the error's envelope."""
     code, body = "internal_error", errors.OWN_ERROR
     if isinstance(error, KikiError):
         code, body = error.code, errors.envelope(error)
@@ -166,7 +181,7 @@ def broken(services: Services, turn: Turn, error: Exception) -> str:
     else:
         log.error("the stream of %s broke", turn.ask.id, exc_info=error)
     services.telemetry.broken_streams.labels(code).inc()
-    return _error_event(body)
+    return body
 
 
 def _error_event(body: dict[str, object]) -> str:

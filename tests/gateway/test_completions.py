@@ -65,7 +65,7 @@ async def test_log_probabilities_are_listed_by_token(openai):
         ({"echo": True}, "echo"),
         ({"suffix": "end"}, "suffix"),
         ({"best_of": 3}, "best_of"),
-        ({"prompt": [1, 2]}, "prompt"),
+        ({"prompt": [1, 2]}, "prompt[0]"),
         ({"prompt": []}, "prompt"),
         ({"prompt": " "}, "prompt"),
         ({"prompt": ["a", ""]}, "prompt[1]"),
