@@ -46,7 +46,11 @@ async def agreement(texts: Sequence[str], embed: Embed) -> float:
     """The agreement of the two drafts that agree least, 0 to 1; 1 for a single draft."""
     if len(texts) < 2:
         return 1.0
-    vectors = await asyncio.to_thread(embed, texts)
+    return await asyncio.to_thread(_least, texts, embed)
+
+
+def _least(texts: Sequence[str], embed: Embed) -> float:
+    vectors = embed(texts)
     cosines: NDArray[np.float64] = np.asarray(vectors, np.float64) @ np.asarray(vectors).T
     finals = [final_answer(text) for text in texts]
     pairs = itertools.combinations(range(len(texts)), 2)

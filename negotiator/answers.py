@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Literal
@@ -12,6 +13,9 @@ Kind = Literal["option", "number", "yes or no", "phrase"]
 
 PHRASE_WORDS = 8
 """A longer phrase is a sentence, and compared by its meaning."""
+
+CODE_TOKENS = 1000
+"""Longer code is compared by lines: comparing is quadratic."""
 
 _FENCED = re.compile(r"```[^\n`]*\n(.*?)(?:```|\Z)", re.DOTALL)
 _INLINE = re.compile(r"`([^`\n]+)`")
@@ -46,8 +50,8 @@ class Stated:
 class FinalAnswer:
     """``stated`` is what the draft calls its answer; ``number`` that, or the last sentence's.
 
-    ``code`` are the tokens of all code, ``result`` what its last block ends in, None where it has
-    no block. ``negates`` and ``words`` are the prose's.
+    ``code`` are the tokens of all code, or its lines where it is long; ``result`` is what its last
+    block ends in, None where it has no block. ``negates`` and ``words`` are the prose's.
     """
 
     stated: Stated | None
@@ -70,11 +74,19 @@ def final_answer(text: str) -> FinalAnswer:
         stated=stated,
         number=_number_of(stated, prose),
         affirms=opening[1].lower() in _AFFIRMATIVE if opening else None,
-        code=tuple(token for block in blocks + inline for token in _TOKEN.findall(block)),
+        code=_code(blocks + inline),
         result=_last_expression(blocks[-1]) if blocks else None,
         negates=len(_NEGATION.findall(prose)) % 2 == 1,
         words=frozenset(_WORD.findall(prose.lower())),
     )
+
+
+def _code(blocks: Sequence[str]) -> tuple[str, ...]:
+    tokens = tuple(token for block in blocks for token in _TOKEN.findall(block))
+    if len(tokens) <= CODE_TOKENS:
+        return tokens
+    lines = (" ".join(line.split()) for block in blocks for line in block.splitlines())
+    return tuple(line for line in lines if line)
 
 
 def _stated(prose: str) -> Stated | None:

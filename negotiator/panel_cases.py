@@ -32,8 +32,7 @@ class PanelPrompt:
     expect: tuple[str, ...]
 
     def right(self, answer: str) -> bool:
-        """Whether every pattern is in the answer. Code isn't run, so this is a lower bound of
-        what is wrong with it."""
+        """Whether every pattern is in the answer; code isn't run."""
         flags = re.IGNORECASE | re.MULTILINE
         return all(re.search(pattern, answer, flags) for pattern in self.expect)
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from dataclasses import asdict
+from typing import Any
+
+from numpy.typing import NDArray
 
 from adapters.engines.base import Engine
 from gateway.generate import generator
@@ -59,12 +63,17 @@ class NegotiateStage:
     def _panel(self, turn: Turn) -> Panel:
         generate = generator(self._engine, turn, Reply, "votes")
         judges = self._judges
+
+        def embed(texts: Sequence[str]) -> NDArray[Any]:
+            with turn.waiting():
+                return self._embed(texts)
+
         own = generator(self._engine, turn, Reply, "judge")
         judge = asked(judges.judge, turn) if judges.judge else own
         deep = asked(judges.deep_judge, turn) if judges.deep_judge else None
         return Panel(
             generate=generate,
-            embed=self._embed,
+            embed=embed,
             judge=within(judge, judges.timeout_s),
             deep_judge=within(deep, judges.timeout_s) if deep else None,
             deep=turn.look.deep,

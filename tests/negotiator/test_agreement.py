@@ -131,3 +131,11 @@ def test_drafts_that_differ_in_white_space_are_one() -> None:
         Candidate("a b", ("shell", "python"), 7),
         Candidate("c", ("sql",), 1),
     )
+
+
+def test_long_code_agrees_when_it_is_the_same_and_not_when_it_ends_in_something_else() -> None:
+    lines = "\n".join(f"x{n} = compute(x{n - 1}, {n})" for n in range(1, 400))
+    mine, same = f"```py\n{lines}\nx399 + 1\n```", f"Here:\n```py\n{lines}\nx399  +  1\n```"
+    other = f"```py\n{lines}\nx399 - 1\n```"
+    assert similarity(final_answer(mine), final_answer(same), 0.99) == 1.0
+    assert similarity(final_answer(mine), final_answer(other), 0.99) == OPPOSED
