@@ -1,25 +1,46 @@
-"""How kiki logs: one line an event, to stderr, with the request's id; never a key or a prompt."""
+"""How kiki logs: one line an event, with the request's id; never a key, nor a prompt unasked."""
 
 from __future__ import annotations
 
 import json
 import logging
 from datetime import UTC, datetime
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
 from typing import Literal
 
 from gateway.access.visit import current_visit
+from kiki.errors import SettingsError
 
 LogFormat = Literal["text", "json"]
 _TEXT = "%(asctime)s %(levelname)s %(name)s: [%(request_id)s] %(message)s"
+_FILE_BYTES = 50_000_000
+_FILES_KEPT = 7
 
 
-def configure_logging(level: str, form: LogFormat = "text") -> None:
-    """Send our loggers, and the warnings of libraries, to stderr."""
-    handler = logging.StreamHandler()
+def configure_logging(level: str, form: LogFormat = "text", file: Path | None = None) -> None:
+    """Send our loggers, and the warnings of libraries, to stderr or to a file that turns over.
+
+    Raises SettingsError for a file that can't be written.
+    """
+    handler = logging.StreamHandler() if file is None else _opened(file)
     handler.addFilter(_name_request)
     handler.setFormatter(JsonFormatter() if form == "json" else logging.Formatter(_TEXT))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("kiki").setLevel(level.upper())
+
+
+def _opened(file: Path) -> logging.Handler:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        return RotatingFileHandler(
+            file, maxBytes=_FILE_BYTES, backupCount=_FILES_KEPT, encoding="utf-8"
+        )
+    except OSError as error:
+        raise SettingsError(
+            f"log_file = {str(file)!r} can't be written: {error.strerror}.",
+            fix="Name another file, or leave it out to log to stderr.",
+        ) from error
 
 
 def _name_request(record: logging.LogRecord) -> bool:

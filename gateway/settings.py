@@ -82,6 +82,11 @@ class Settings(
     log_format: Literal["text", "json"] = Field(
         "text", description="Lines for people, or an object a line."
     )
+    log_file: Path | None = Field(
+        None,
+        description="Log to this file instead of stderr; it is turned over at 50 MB, and seven "
+        "are kept.",
+    )
     log_prompts: bool = Field(
         False, description="Log what the model is asked, memory included; else no prompt is logged."
     )
@@ -150,7 +155,7 @@ class Settings(
     )
     antibias: bool = Field(True, description="Screen answers for bias and revise those found.")
 
-    @field_validator("data_dir", "models_dir")
+    @field_validator("data_dir", "models_dir", "log_file")
     @classmethod
     def _expand_home(cls, path: Path | None) -> Path | None:
         return path.expanduser().absolute() if path else None

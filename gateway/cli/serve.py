@@ -94,7 +94,7 @@ def _run(settings: Settings, files: ModelFiles, listener: socket.socket) -> None
     from gateway.server import serve
     from gateway.services import Services
 
-    configure_logging(settings.log_level, settings.log_format)
+    configure_logging(settings.log_level, settings.log_format, settings.log_file)
     host, port = listener.getsockname()[:2]
 
     def say_ready(services: Services) -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from gateway.operating.installation import Command, Installation
     from gateway.operating.status import UnitStatus
 
+SCOPES = ("chat", "route", "memory", "metrics", "admin")
 _MANAGERS = click.Choice(["systemd", "launchd"])
 
 
@@ -68,7 +69,7 @@ def install(
         return
     _run(made.prepare)
     if manager == "systemd":
-        _first_key()
+        _first_keys()
     _run(made.start)
 
 
@@ -120,13 +121,14 @@ def run(arguments: tuple[str, ...]) -> None:
 
     For example: sudo kiki service run keys create anna
     """
-    sys.exit(_as_service(arguments))
+    _as_service(*arguments)
 
 
 def _say_what_starts(made: Installation, manager: str) -> None:
     lines = [" ".join(line) for line in (*made.prepare, *made.start)]
     if manager == "systemd":
-        lines.insert(len(made.prepare), "kiki service run keys create first")
+        keys = (f"first --scope {','.join(SCOPES)}", "sleep --scope admin  # into sleep.env")
+        lines[len(made.prepare) : 0] = [f"kiki service run keys create {key}" for key in keys]
     click.echo("Start it, as root, with:" if manager == "systemd" else "Start it with:")
     for line in lines:
         click.echo(f"  {line}")
@@ -187,17 +189,26 @@ def _refuse_hidden(program: Path) -> None:
         )
 
 
-def _first_key() -> None:
+def _first_keys() -> None:
+    """A key for the operator, shown once, and one for the timer, where there are none yet."""
     from gateway.access.key_file import read_keys
-    from gateway.operating.systemd import DATA
+    from gateway.operating.installation import File, write
+    from gateway.operating.systemd import DATA, SETTINGS
 
-    if not read_keys(DATA / "keys.toml"):
+    keys = read_keys(DATA / "keys.toml")
+    if not keys:
         click.echo("The first API key; it is shown once:")
-        _as_service(("keys", "create", "first", "--scope", "chat,route,memory,metrics,admin"))
+        _as_service("keys", "create", "first", "--scope", ",".join(SCOPES))
+    if "sleep" not in keys:
+        made = _as_service("keys", "create", "sleep", "--scope", "admin", "--json", quiet=True)
+        text = f"KIKI_API_KEY={json.loads(made)['key']}\n"
+        for file, change in write([File(SETTINGS / "sleep.env", text, mode=0o600)], Path("/")):
+            click.echo(f"{change:<10}{file.path}")
 
 
-def _as_service(arguments: tuple[str, ...]) -> int:
-    """Run a kiki command as the service's user, with its folders and settings."""
+def _as_service(*arguments: str, quiet: bool = False) -> str:
+    """Run a kiki command as the service's user, with its folders and settings; its output, where
+    it is ``quiet``. A command that fails ends this one with its exit code."""
     from gateway.operating.systemd import USER, environment
 
     try:
@@ -208,13 +219,17 @@ def _as_service(arguments: tuple[str, ...]) -> int:
             user=USER,
             group=USER,
             cwd="/",
+            stdout=subprocess.PIPE if quiet else None,
+            text=True,
         )
     except (LookupError, PermissionError) as error:
         raise SettingsError(
             f"A command can't be run as the user {USER}: {error}.",
             fix="Install the service first, and run this as root: sudo.",
         ) from error
-    return ended.returncode
+    if ended.returncode:
+        sys.exit(ended.returncode)
+    return ended.stdout or ""
 
 
 def _run(lines: tuple[Command, ...]) -> None:
