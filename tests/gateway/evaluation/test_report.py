@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
@@ -116,7 +118,10 @@ def test_bias_and_disparity_by_hand():
 def test_the_page_shows_pictures_and_the_questions_that_differ():
     rows = [gsm8k(i, raw=i != 1, full=i != 2) for i in range(4)]
     html = page(MANIFEST, summary(rows), rows)
-    assert html.count("<svg") == 2
+    pictures = re.findall("<svg.*?</svg>", html, re.DOTALL)
+    assert len(pictures) == 2
+    for picture in pictures:
+        assert len(list(ElementTree.fromstring(picture).iter())) > 8
     assert "Lost by full: 1" in html
     assert "Won by full: 1" in html
     assert "gsm8k/2" in html
