@@ -2,12 +2,13 @@
 # make test    sets up the training and test packages too, and runs lint, types and tests
 # make test-faults  kills the memory's writer and the gateway 50 times each, and opens 10,000
 #                   connections; about ten minutes
+# make soak    ten minutes of mixed traffic and faults: nothing may be lost, leak or grow
 # make test-vllm  installs vLLM's CPU build beside it and runs the engine tests on it
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: serve setup setup-dev test test-faults test-vllm lint lock clean
+.PHONY: serve setup setup-dev test test-faults test-vllm soak lint lock clean
 
 serve: setup
 	$(BIN)/kiki serve
@@ -60,6 +61,11 @@ test-faults: setup-dev
 	  tests/memory/test_disk_faults.py tests/gateway/test_process.py -k "kill or disk or damaged"
 	KIKI_TEST_CONNECTIONS=10000 $(BIN)/python -m pytest tests/gateway/test_connections.py \
 	  tests/gateway/test_upstream_faults.py tests/gateway/test_clock.py
+
+# Mixed traffic, callers who leave, a server that fails: KIKI_SOAK_S seconds of it; make test has 10.
+soak: setup-dev
+	env -u KIKI_SOAK_S KIKI_TEST_SOAK_S=$${KIKI_SOAK_S:-600} $(BIN)/python -m pytest -s \
+	  tests/gateway/test_soak.py
 
 lint: setup-dev
 	$(BIN)/ruff check .

@@ -151,6 +151,11 @@ class Telemetry:
             ["by"],
             registry=self.registry,
         )
+        self.tasks = Gauge(
+            "kiki_tasks",
+            "Tasks in the event loop; they fall back when it is idle.",
+            registry=self.registry,
+        )
         self.engine_circuit = Gauge(
             "kiki_engine_circuit",
             "The circuit breaker of each server: 0 closed, 1 half-open, 2 open.",

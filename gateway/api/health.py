@@ -81,6 +81,7 @@ async def metrics(request: Request) -> Response:
     services.telemetry.adapters_served.set(len(services.engine.adapters))
     services.telemetry.adapters_refused.set(len(services.adapter_set.refused))
     services.telemetry.engine_ready.set(services.engine.state == "ready")
+    services.telemetry.tasks.set(len(asyncio.all_tasks()))
     for server, state in services.engine.circuits.items():
         services.telemetry.engine_circuit.labels(server).set(CIRCUIT_STATES.index(state))
     return Response(services.telemetry.render(), media_type="text/plain; version=0.0.4")

@@ -150,7 +150,7 @@ async def server(scripted) -> AsyncIterator[ScriptedVllm]:
 
 
 @pytest.fixture
-def http(scripted) -> httpx.AsyncClient:
+def http(scripted):
     return scripted[1]
 
 
