@@ -37,22 +37,27 @@ def bootstrap(scores: Sequence[Score], units: Sequence[str]) -> list[Interval]:
     All scores see the same draws, so one that subtracts two arms is paired. Args: ``units``: the
     unit of each question, by its place.
     """
-    members: dict[str, list[int]] = {}
-    for place, unit in enumerate(units):
-        members.setdefault(unit, []).append(place)
-    groups = [np.array(places) for places in members.values()]
+    _, unit_of, sizes = np.unique(np.array(units), return_inverse=True, return_counts=True)
+    in_order = np.argsort(unit_of, kind="stable")
+    starts = np.cumsum(sizes) - sizes
     everything = np.arange(len(units))
     generator = np.random.default_rng(_SEED)
     drawn = np.empty((RESAMPLES, len(scores)))
     for row in drawn:
-        picked = generator.integers(len(groups), size=len(groups))
-        places = np.concatenate([groups[group] for group in picked])
+        picked = generator.integers(len(sizes), size=len(sizes))
+        places = in_order[_runs(starts[picked], sizes[picked])]
         row[:] = [score(places) for score in scores]
     low, high = np.quantile(drawn, (0.025, 0.975), axis=0)
     return [
         Interval(float(score(everything)), float(low[i]), float(high[i]))
         for i, score in enumerate(scores)
     ]
+
+
+def _runs(starts: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """``sizes[0]`` numbers from ``starts[0]`` on, then ``sizes[1]`` from ``starts[1]`` on, ..."""
+    ends = np.cumsum(sizes)
+    return np.repeat(starts - (ends - sizes), sizes) + np.arange(ends[-1])
 
 
 def two_sided_p(only_first: int, only_second: int) -> float:
