@@ -23,6 +23,7 @@ from adapters.engines.base import (
     Tool,
     Tools,
 )
+from kiki.errors import RequestError
 
 MOST_CALLS = 8
 """In one answer: a small model that may go on does."""
@@ -37,10 +38,15 @@ async def generate(
     else:
         readers = {row: Reader() for row, request in enumerate(requests) if request.tools}
         requests = [written(request) for request in requests]
-    async with aclosing(engine.generate(requests)) as deltas:
-        async for delta in deltas:
-            reader = readers.get(delta.row)
-            yield reader.read(delta) if reader else delta
+    try:
+        async with aclosing(engine.generate(requests)) as deltas:
+            async for delta in deltas:
+                reader = readers.get(delta.row)
+                yield reader.read(delta) if reader else delta
+    except RequestError as error:
+        if readers and error.param == "response_format":  # the schema was made of the tools
+            error.param = "tools"
+        raise
 
 
 def written(request: GenerateRequest) -> GenerateRequest:

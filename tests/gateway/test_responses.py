@@ -153,8 +153,8 @@ async def test_a_tool_is_called_and_its_result_is_used(openai):
     ]
     answer = await ask(openai, outputs, previous_response_id=call.id, max_output_tokens=20)
     assert answer.output_text
+    stranger = {"type": "function_call_output", "call_id": "nix", "output": "x"}
     with pytest.raises(BadRequestError):
-        stranger = {"type": "function_call_output", "call_id": "nix", "output": "x"}
         await ask(openai, [{"role": "user", "content": "hi"}, stranger])
 
 
