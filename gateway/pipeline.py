@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -53,11 +54,13 @@ class Pipeline:
                 with turn.stage(self.infer.name) as decision:
                     async with aclosing(self.infer.stream(turn, decision)) as pieces:
                         async for piece in pieces:
+                            turn.first_text = turn.first_text or time.perf_counter()
                             with turn.waiting():
                                 yield piece
             await _run(self.negotiate, turn)
             await _run(self.antibias, turn)
             if turn.held:
+                turn.first_text = time.perf_counter()
                 yield Piece(turn.answer)
         except (GeneratorExit, asyncio.CancelledError):
             turn.aborted = True

@@ -169,7 +169,12 @@ class Services:
                 await stack.enter_async_context(adapter_set.watched())
             places = places_for(engine, settings)
             telemetry.watch_places(places)
-            admitted = AdmittedEngine(engine, places, log_prompts=settings.log_prompts)
+            admitted = AdmittedEngine(
+                engine,
+                places,
+                log_prompts=settings.log_prompts,
+                row_ended=telemetry.count_row,
+            )
             return cls(
                 settings=settings,
                 table=table,

@@ -22,6 +22,7 @@ from adapters.engines.base import (
     Usage,
 )
 from adapters.mix import BASE, Mix
+from antibias.review import Review
 from kiki.budget import Budget
 from memory import Owner, Recollection
 from negotiator.verdict import Verdict
@@ -190,6 +191,7 @@ class Turn:
     held: bool = False
     candidates: list[Answered] = field(default_factory=list)
     verdict: Verdict | None = None
+    review: Review | None = None
     others: list[Answered] = field(default_factory=list)
     answer: str = ""
     finish_reason: FinishReason = "stop"
@@ -197,6 +199,7 @@ class Turn:
     usage: Usage = field(default_factory=Usage)
     spent: dict[str, Usage] = field(default_factory=dict)
     reports: list[StageReport] = field(default_factory=list)
+    first_text: float | None = None
     ended: float | None = None
     _waited: float = 0.0
 

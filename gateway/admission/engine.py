@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 
 from adapters.adapter import Adapter, Refusal
@@ -16,6 +17,7 @@ from adapters.engines.base import (
     EngineState,
     GenerateRequest,
     Token,
+    Usage,
 )
 from adapters.engines.breaker import CircuitState
 from adapters.mix import Mix
@@ -40,30 +42,42 @@ def places_for(engine: Engine, settings: AdmissionSettings) -> Places:
 class AdmittedEngine:
     """An engine of which ``generate`` waits for places first; all else is ``inner``'s own."""
 
-    def __init__(self, engine: Engine, places: Places, *, log_prompts: bool = False) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        places: Places,
+        *,
+        log_prompts: bool = False,
+        row_ended: Callable[[Usage, float], None] = lambda usage, seconds: None,
+    ) -> None:
+        """``row_ended`` is told of each row's usage, and the seconds since its first piece."""
         self.inner = engine
-        self._places = places
+        self.places = places
         self._log_prompts = log_prompts
+        self._row_ended = row_ended
         self.swaps = engine.swaps
 
     async def generate(self, requests: Sequence[GenerateRequest]) -> AsyncGenerator[Delta, None]:
         """As the engine's. Raises QueueFullError too, at a request's first call alone."""
         visit = current_visit.get() or Visit("")
         tenant, mix = visit.caller.tenant, requests[0].mix
-        async with self._places.hold(tenant, len(requests), mix, began=visit.began):
+        async with self.places.hold(tenant, len(requests), mix, began=visit.began):
             visit.began = True
             if self._log_prompts:
                 self._log(requests)
             unfinished: Counter[int] = Counter()
+            first: dict[int, float] = {}
             try:
                 async with aclosing(self.inner.generate(requests)) as deltas:
                     async for delta in deltas:
+                        began = first.setdefault(delta.row, time.perf_counter())
                         if delta.usage is None:
                             unfinished[delta.row] += 1
                         else:
                             visit.tokens += delta.usage.prompt_tokens
                             visit.tokens += delta.usage.completion_tokens
                             unfinished.pop(delta.row, None)
+                            self._row_ended(delta.usage, time.perf_counter() - began)
                         yield delta
             finally:
                 # A row that is cancelled has no usage; its pieces are a token each, or more.

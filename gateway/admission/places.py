@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter, deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 
 from adapters.mix import Mix
@@ -28,11 +29,18 @@ class Places:
         self._mixes: Counter[Mix] = Counter()
         self.rows_running = 0
         """Rows that have places."""
+        self.waited: Callable[[float], object] = lambda seconds: None
+        """Told how long each that got places had waited for them."""
 
     @property
     def waiting(self) -> int:
         """Requests that have no place yet."""
         return len(self._queue) + len(self._going_on)
+
+    @property
+    def mixes(self) -> Collection[Mix]:
+        """The mixes that run."""
+        return self._mixes.keys()
 
     @asynccontextmanager
     async def hold(
@@ -45,9 +53,11 @@ class Places:
         """
         waiting = Waiting(tenant, rows, mix, began)
         admitted = self._admitted[waiting] = asyncio.get_running_loop().create_future()
+        came = time.perf_counter()
         try:
             self._enter(waiting)
             await admitted
+            self.waited(time.perf_counter() - came)
             yield
         finally:
             self._leave(waiting)

@@ -15,8 +15,6 @@ from gateway.telemetry import Telemetry
 
 log = logging.getLogger("kiki.requests")
 
-CHAT_PATH = "/v1/chat/completions"
-
 
 class ArrivalMiddleware:
     """Puts ``request_id`` and ``received`` into the request's state; chat adds its ``model``."""
@@ -47,10 +45,10 @@ class ArrivalMiddleware:
         try:
             await self._app(scope, receive, watch)
         finally:
-            if scope["path"] == CHAT_PATH:
-                self._telemetry.requests.labels(state.get("model", "unknown"), str(status)).inc()
-                self._telemetry.duration_seconds.observe(time.perf_counter() - received)
-            _log(scope, status, time.perf_counter() - received, visit)
+            seconds = time.perf_counter() - received
+            model = state.get("model", "unknown")
+            self._telemetry.count_request(scope["path"], model, status, seconds)
+            _log(scope, status, seconds, visit)
             current_visit.reset(entered)
 
 

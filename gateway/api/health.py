@@ -76,7 +76,12 @@ async def metrics(request: Request) -> Response:
     """Prometheus text format."""
     services: Services = request.app.state.services
     memory = await asyncio.to_thread(services.memory_status)
+    mixes = list(services.engine.places.mixes)
+    busy = {name for mix in mixes for name in mix.names}
+    services.telemetry.mixes.set(len(mixes))
+    services.telemetry.adapters_idle.set(len(set(services.engine.adapters) - busy))
     services.telemetry.memory_lag.set(memory.lag)
+    services.telemetry.memory_degraded.set(memory.state != "ok")
     services.telemetry.cerebellum_lag.set(memory.undecided)
     services.telemetry.adapters_served.set(len(services.engine.adapters))
     services.telemetry.adapters_refused.set(len(services.adapter_set.refused))

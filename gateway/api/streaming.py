@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
@@ -73,17 +72,12 @@ async def _events(
     chunks = replies.Chunks(turn.ask.id, int(turn.ask.created), turn.ask.model)
     for number in range(turn.ask.choices):
         yield chunks.role(number)
-    waiting_for_first = True
     try:
         async with aclosing(pieces):
             async for piece in pieces:
                 if piece is None:
                     yield replies.KEEP_ALIVE
                     continue
-                if waiting_for_first:
-                    waited = time.perf_counter() - turn.ask.received
-                    services.telemetry.first_token_seconds.observe(waited)
-                    waiting_for_first = False
                 yield chunks.piece(piece)
     except Exception as error:
         yield broken(services, turn, error)

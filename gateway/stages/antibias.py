@@ -49,6 +49,7 @@ class AntibiasStage:
             ),
         )
         budget.spend(found.tokens)
+        turn.review = found
         if turn.rewritable:
             turn.answer = found.text
         decision |= {

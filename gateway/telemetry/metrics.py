@@ -1,0 +1,55 @@
+"""A registry of metrics that knows what each of them means, for the table in the docs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
+
+# The buckets that OpenTelemetry's GenAI conventions ask for, in seconds.
+GENAI_SECONDS = tuple(0.01 * 2**n for n in range(14))
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """A metric as Prometheus shows it: a counter's name ends with ``_total``."""
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram"]
+    labels: tuple[str, ...]
+    meaning: str
+
+
+class Metrics:
+    """Makes metrics in a registry of its own, with the process's memory and CPU time."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.described: list[Described] = []
+        ProcessCollector(registry=self.registry)
+
+    def counter(self, name: str, meaning: str, *labels: str) -> Counter:
+        self.described.append(Described(f"{name}_total", "counter", labels, meaning))
+        return Counter(name, meaning, labels, registry=self.registry)
+
+    def gauge(self, name: str, meaning: str, *labels: str) -> Gauge:
+        self.described.append(Described(name, "gauge", labels, meaning))
+        return Gauge(name, meaning, labels, registry=self.registry)
+
+    def histogram(
+        self, name: str, meaning: str, *labels: str, buckets: tuple[float, ...]
+    ) -> Histogram:
+        self.described.append(Described(name, "histogram", labels, meaning))
+        return Histogram(name, meaning, labels, buckets=buckets, registry=self.registry)
+
+    def render(self) -> bytes:
+        """Prometheus text format."""
+        return generate_latest(self.registry)
