@@ -8,7 +8,7 @@ from gateway.cli.reference import DOCS, PAGES, cli_page, settings_page
 from gateway.settings import Settings
 
 
-@pytest.mark.parametrize(("name", "made"), zip(PAGES, (settings_page, cli_page), strict=True))
+@pytest.mark.parametrize(("name", "made"), [(PAGES[0], settings_page), (PAGES[1], cli_page)])
 def test_a_page_is_what_the_code_makes(name, made):
     fix = "run: python -m gateway.cli.reference"
     assert (DOCS / name).read_text() == made(), f"docs/{name} is behind the code; {fix}"
