@@ -10,6 +10,7 @@ from typing import Any
 
 from adapters.engines.base import Message
 from adapters.mix import Mix
+from gateway.admission.sizes import check_sizes
 from gateway.api.chat_schemas import ChatRequest
 from gateway.api.fields import clean_text, refuse_message_extras, refuse_unserved
 from gateway.api.owner import owner_of
@@ -38,6 +39,7 @@ def ask_of(
     """Check what the schema can't. Raises RequestError with the field in ``param``."""
     refuse_unserved(body.model_extra or {}, _KNOWN_FIELDS)
     settings = services.settings
+    check_request(settings, body)
     served = services.models.resolve(body.model)
     engine = services.engine.capabilities
     messages = engine_messages(body.messages)
@@ -60,6 +62,19 @@ def ask_of(
         received=received,
     )
     return _as_written(ask, body) if ask.verbatim else ask
+
+
+def check_request(settings: Settings, body: ChatRequest) -> None:
+    """Raises TooLargeError for more messages, tools or levels than the settings allow."""
+    schemas: dict[str, object] = {"chat_template_kwargs": body.chat_template_kwargs or {}}
+    if body.response_format and body.response_format.json_schema:
+        schemas["response_format"] = body.response_format.json_schema.schema_
+    check_sizes(
+        settings,
+        messages=len(body.messages),
+        tools=[tool.function.parameters or {} for tool in body.tools or ()],
+        schemas=schemas,
+    )
 
 
 def _as_written(ask: Ask, body: ChatRequest) -> Ask:

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, aclosing
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, HTTPException, Request
 from fastapi.responses import JSONResponse
 from fastapi.responses import Response as HttpResponse
 
@@ -82,6 +82,12 @@ async def fetch_input(request: Request, response_id: str) -> InputItems:
     return InputItems(
         data=items, first_id=ids[0] if ids else None, last_id=ids[-1] if ids else None
     )
+
+
+@router.post("/v1/responses/{action}", include_in_schema=False)
+async def act(action: str) -> None:
+    """OpenAI's compact and the like: there are none."""
+    raise HTTPException(404, "Not Found")
 
 
 @router.delete("/v1/responses/{response_id}", response_model=DeletedResponse, responses=_MISSING)

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from adapters.engines.base import GenerateRequest
 from adapters.engines.written_tools import written
-from gateway.api.asking import engine_messages
+from gateway.api.asking import check_request, engine_messages
 from gateway.api.chat_schemas import ChatRequest, ChatTool
 from gateway.api.fields import clean_text, refuse_unknown, unserved
 from gateway.api.sampling import variables_of
@@ -31,7 +31,7 @@ class TokenizeRequest(BaseModel):
 
     model: str = Field(AUTO, min_length=1, max_length=200)
     prompt: str | None = Field(None, max_length=MAX_TEXT)
-    messages: list[ChatMessage] | None = Field(None, min_length=1, max_length=2000)
+    messages: list[ChatMessage] | None = Field(None, min_length=1)
     tools: list[ChatTool] | None = None
     chat_template_kwargs: dict[str, Any] | None = Field(None, max_length=64)
     add_generation_prompt: bool = True
@@ -83,6 +83,7 @@ def _request(body: TokenizeRequest, services: Services) -> GenerateRequest:
         tools=body.tools,
         chat_template_kwargs=body.chat_template_kwargs,
     )
+    check_request(services.settings, chat)
     engine = services.engine.capabilities
     return GenerateRequest(
         engine_messages(chat.messages),
