@@ -44,12 +44,15 @@ def decide(votes: Sequence[Vote], candidates: int, *, attending: int = 0) -> Dec
     Consensus: every other draft was refused by all who judged it, or nobody is at odds over a
     draft and the attending's, or one alone, was kept. Attending: nobody has an opinion, or every
     draft is refused. Else the judge chooses among the drafts that are not refused outright; and
-    where a single voice would overrule the attending, between both.
+    where a single voice, or a draft that is contested itself, would overrule the attending,
+    between both.
     """
     decision = _by_standing(votes, candidates, attending)
     winner = decision.winner
     overruled = decision.path == "consensus" and winner != attending
-    if overruled and len(_against(votes, winner, attending)) < VOICES:
+    if overruled and (
+        standing(votes, winner) == "contested" or len(_against(votes, winner, attending)) < VOICES
+    ):
         return Decision("arbitration", attending, (attending, winner))
     return decision
 

@@ -34,6 +34,8 @@ def votes(*rows: tuple[str, str]) -> list[Vote]:
         ([(KEEP, REFUSE), (REFUSE, KEEP)], "arbitration", 0),
         ([(NEUTRAL, KEEP), (NEUTRAL, NEUTRAL)], "arbitration", 0),
         ([(REFUSE, NEUTRAL), (NEUTRAL, NEUTRAL)], "arbitration", 0),
+        ([(REFUSE, REFUSE), (REFUSE, KEEP)], "arbitration", 0),
+        ([(KEEP, REFUSE), (REFUSE, REFUSE)], "consensus", 0),
     ],
     ids=str,
 )
