@@ -52,7 +52,6 @@ def create_app(services: Services) -> FastAPI:
         version=__version__,
         description="OpenAI-compatible gateway: one base, many adapters, a memory that lasts.",
         responses=_REFUSALS,
-        max_body_size=settings.max_body,
     )
     app.state.services = services
     # The last one added sees a request first.

@@ -10,6 +10,7 @@ KikiError
 │   ├── UnknownResponseError  404, the tenant has no response of that id
 │   ├── PromptTooLongError    400, the prompt doesn't fit the context
 │   ├── TooLargeError         400, more messages, tools or levels than are allowed
+│   │   └── BodyTooLargeError 413, more bytes than are allowed
 │   └── IdempotencyConflictError  409, the key was used for another request
 ├── AccessError               no key, or none that is valid (401)
 │   └── ForbiddenError        the caller may not do this (403)
@@ -124,6 +125,12 @@ class TooLargeError(RequestError):
     """More messages, tools, or levels of a schema than are allowed."""
 
     code = "request_too_large"
+
+
+class BodyTooLargeError(TooLargeError):
+    """More bytes than are allowed."""
+
+    status = 413
 
 
 class IdempotencyConflictError(RequestError):

@@ -39,7 +39,7 @@ class Keyring:
         keys is to listen to other machines.
         """
         keyring = cls(settings.keys_path, map(key_in, settings.api_keys))
-        if not (keyring.required or settings.allow_remote or is_loopback(settings.host)):
+        if not (keyring.required() or settings.allow_remote or is_loopback(settings.host)):
             raise SettingsError(
                 f"host = {settings.host!r} is not a loopback address, and there are no API keys.",
                 fix="Make one with kiki keys create NAME; or use 127.0.0.1; or set "
@@ -47,7 +47,6 @@ class Keyring:
             )
         return keyring
 
-    @property
     def required(self) -> bool:
         """Whether callers need a key."""
         self._refresh()

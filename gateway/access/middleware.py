@@ -48,7 +48,7 @@ class AccessMiddleware:
         headers = {
             name.decode("latin-1"): text.decode("latin-1") for name, text in scope["headers"]
         }
-        if not self._keyring.required:
+        if not self._keyring.required():
             if not self._settings.allow_remote:
                 client = scope["client"][0] if scope["client"] else None
                 check_local(client, headers, self._settings.cors_origins)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from collections.abc import Mapping
 from contextlib import ExitStack
 
 from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.access.visit import current_visit
@@ -16,12 +18,19 @@ from gateway.admission.limits import Allowance, Allowances
 from gateway.admission_settings import AdmissionSettings
 from gateway.api import errors
 from gateway.telemetry import Telemetry
-from kiki.errors import DeadlineError, DrainingError, KikiError, RequestError
+from kiki.errors import (
+    BodyTooLargeError,
+    DeadlineError,
+    DrainingError,
+    KikiError,
+    RequestError,
+)
 
 log = logging.getLogger("kiki.gateway")
 
 TIMEOUT_HEADER = b"x-request-timeout"
 _WHILE_DRAINING = ("/health/live", "/metrics")
+_OF_ANY_SIZE = ("/v1/memory/import",)
 
 
 class AdmissionMiddleware:
@@ -46,7 +55,9 @@ class AdmissionMiddleware:
         answer = _Answer(send, allowance)
         with ExitStack() as stack:
             try:
-                seconds = self._seconds(scope)
+                headers = dict(scope["headers"])
+                seconds = self._seconds(headers)
+                body = self._bounded(scope["path"], headers, receive)
                 if self._drain.begun and scope["path"] not in _WHILE_DRAINING:
                     raise DrainingError("The gateway is stopping.", fix="Ask another, or wait.")
                 if key and allowance:
@@ -57,14 +68,30 @@ class AdmissionMiddleware:
                 return
             stack.enter_context(self._drain.request())
             try:
-                await self._timed(scope, receive, answer, seconds)
+                await self._timed(scope, body, answer, seconds)
             finally:
                 if allowance:
                     allowance.spend(visit.tokens)
 
-    def _seconds(self, scope: Scope) -> float:
+    def _bounded(self, path: str, headers: Mapping[bytes, bytes], receive: Receive) -> Receive:
+        """The body, refused by what it says of itself, else counted as it comes in."""
+        most = self._settings.max_body
+        if path in _OF_ANY_SIZE:
+            return receive
+        length = headers.get(b"content-length", b"")
+        if length.isdigit():
+            if int(length) > most:
+                raise BodyTooLargeError(
+                    f"The body has {int(length)} bytes; it may have {int(most)}.",
+                    param="body",
+                    fix="Send less, or raise max_body.",
+                )
+            return receive
+        return _counted(receive, most)
+
+    def _seconds(self, headers: Mapping[bytes, bytes]) -> float:
         most = self._settings.request_timeout
-        asked = next((text for name, text in scope["headers"] if name == TIMEOUT_HEADER), None)
+        asked = headers.get(TIMEOUT_HEADER)
         if asked is None:
             return most
         try:
@@ -91,6 +118,22 @@ class AdmissionMiddleware:
             )
             self._telemetry.rejections.labels(error.code).inc()
             await answer.end(error, scope, receive)
+
+
+def _counted(receive: Receive, most: int) -> Receive:
+    """As ``receive``. Raises starlette's HTTPException, the one error that FastAPI lets through
+    while it reads a body."""
+    size = 0
+
+    async def counting() -> Message:
+        nonlocal size
+        message = await receive()
+        size += len(message.get("body", b""))
+        if size > most:
+            raise HTTPException(413, f"The body has over {most} bytes")
+        return message
+
+    return counting
 
 
 class _Answer:

@@ -56,8 +56,6 @@ BATCH = 256
 P = ParamSpec("P")
 Result = TypeVar("Result")
 _FOLLOWING = ThreadPoolExecutor(4, thread_name_prefix="kiki-rights")
-WITHOUT_LIMIT = 2**63
-"""An import is read line by line."""
 User = Annotated[str | None, Query(max_length=200, description="Whose memory; as in chat.")]
 Scope = Annotated[
     Literal["user", "tenant"], Query(description="One user's memory, or that of all the tenant's.")
@@ -260,7 +258,7 @@ async def export(request: Request, user: User = None, scope: Scope = "user") -> 
     return StreamingResponse(chunks(), media_type="application/jsonl")
 
 
-@router.post("/v1/memory/import", response_model=Imported, max_body_size=WITHOUT_LIMIT)
+@router.post("/v1/memory/import", response_model=Imported)
 async def import_(request: Request, user: User = None) -> Imported:
     """Keep exported JSON lines; ``user`` takes the place of the lines' own. What is there already
     is not doubled."""

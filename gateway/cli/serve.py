@@ -113,7 +113,7 @@ def _run(settings: Settings, files: ModelFiles, listener: socket.socket) -> None
 
 
 def _access(keyring: Keyring, settings: Settings) -> str:
-    if keyring.required:
+    if keyring.required():
         return f"callers need a key; {keyring.valid} valid (kiki keys list)"
     if settings.allow_remote:
         return "no API keys: open to everyone who reaches the port (allow_remote)"

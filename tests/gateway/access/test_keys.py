@@ -66,9 +66,9 @@ def test_neither_a_key_nor_an_error_shows_a_secret_or_its_hash(tmp_path):
 def test_keys_come_change_and_go_without_a_restart(tmp_path):
     file = tmp_path / "keys.toml"
     keyring = Keyring(file)
-    assert not keyring.required
+    assert not keyring.required()
     first = made(file)
-    assert keyring.required
+    assert keyring.required()
     assert keyring.find(first).name == "anna"
     second = made(file)
     assert keyring.find(second).name == "anna"
@@ -84,7 +84,7 @@ def test_a_file_that_goes_does_not_open_the_gateway(tmp_path):
     secret = made(file)
     keyring = Keyring(file)
     file.unlink()
-    assert keyring.required
+    assert keyring.required()
     with pytest.raises(AccessError):
         keyring.find(secret)
 
@@ -127,7 +127,7 @@ def test_a_key_of_the_environment_is_as_one_of_the_file(tmp_path, monkeypatch):
     line = line_of(Key(name="ops", sha256=digest_of(secret), scopes=("admin", "metrics")))
     monkeypatch.setenv("KIKI_API_KEYS", line)
     keyring = Keyring.of(load_settings(data_dir=tmp_path))
-    assert keyring.required
+    assert keyring.required()
     assert keyring.find(secret).scopes == ("admin", "metrics")
     assert keyring.find(secret).tenant == "ops"
 
@@ -135,7 +135,7 @@ def test_a_key_of_the_environment_is_as_one_of_the_file(tmp_path, monkeypatch):
 def test_other_machines_are_listened_to_only_with_keys_or_on_purpose(tmp_path):
     with pytest.raises(SettingsError, match="kiki keys create"):
         Keyring.of(load_settings(data_dir=tmp_path, host="0.0.0.0"))
-    assert not Keyring.of(load_settings(data_dir=tmp_path, host="::1")).required
+    assert not Keyring.of(load_settings(data_dir=tmp_path, host="::1")).required()
     Keyring.of(load_settings(data_dir=tmp_path, host="0.0.0.0", allow_remote=True))
     made(tmp_path / "keys.toml")
-    assert Keyring.of(load_settings(data_dir=tmp_path, host="0.0.0.0")).required
+    assert Keyring.of(load_settings(data_dir=tmp_path, host="0.0.0.0")).required()

@@ -75,6 +75,7 @@ async def test_a_full_queue_refuses_and_says_when_to_come_back():
     refused = Held(at)
     with pytest.raises(QueueFullError) as caught:
         await refused.task
+    assert caught.value.retry_after
     assert caught.value.retry_after >= 1
     for one in held:
         await one.end()
