@@ -30,6 +30,7 @@ MAX_CHARACTERS = 20_000
 MAX_PASSAGES = 16
 """Embedded for one text; those that the screen suspects most."""
 
+FEW = 3
 SHORT = 12
 """Features of the shortest passage that counts in full: one loaded word is no finding."""
 FOUND = 0.5
@@ -67,13 +68,15 @@ class Weights:
 
 @dataclass(frozen=True, slots=True)
 class Suspect:
-    """A sentence, or two that follow each other, that the screen let through."""
+    """A sentence, or two that follow each other, that the screen let through.
+
+    ``prose`` is its text with code and links blank; ``score`` is the screen's.
+    """
 
     place: Span
     text: str
+    prose: str
     score: float
-    logits: NDArray[np.float32]
-    """What the words alone say, (6,)."""
 
 
 class Detector:
@@ -140,19 +143,26 @@ class Detector:
         """The passages to embed. Microseconds a sentence.
 
         Code, JSON and URLs are not looked at, nor what follows the first 20,000 characters. Two
-        sentences make a passage where both are suspected, or only both together.
+        sentences make a passage where both are suspected, and in a text of up to `FEW` sentences
+        where only both together are, as in questions that lead up to something.
         """
         text = text[:MAX_CHARACTERS]
         prose = blank(text, fixed_spans(text))
         places = list(sentences(prose))
         scores = [self._score(place.of(prose)) for place in places]
-        found = [place for place, score in zip(places, scores, strict=True) if score >= 0]
+        found = [pair for pair in zip(places, scores, strict=True) if pair[1] >= 0]
         for (first, one), (second, other) in itertools.pairwise(zip(places, scores, strict=True)):
             both = Span(first.start, second.end)
-            if (one >= 0) == (other >= 0) and (one >= 0 or self._score(both.of(prose)) >= 0):
-                found.append(both)
-        suspects = [self._suspect(place, prose, text) for place in found]
-        return sorted(suspects, key=lambda each: -each.score)[:MAX_PASSAGES]
+            together = len(places) <= FEW and max(one, other) < 0
+            if min(one, other) >= 0:
+                found.append((both, max(one, other)))
+            elif together and (score := self._score(both.of(prose))) >= 0:
+                found.append((both, score))
+        found.sort(key=lambda pair: -pair[1])
+        return [
+            Suspect(place, place.of(text), place.of(prose), score)
+            for place, score in found[:MAX_PASSAGES]
+        ]
 
     def find(self, text: str, embed: Embed, threshold: float = FOUND) -> tuple[Finding, ...]:
         """The biased passages in the order of the text, each of the likeliest type.
@@ -170,7 +180,7 @@ class Detector:
         vectors = embed([each.text for each in suspects])
         found: list[Finding] = []
         for each, vector in zip(suspects, vectors, strict=True):
-            confidences = self._confidences(each.logits, vector)
+            confidences = self._confidences(each, vector)
             kind = int(confidences.argmax())
             if (sure := float(confidences[kind])) >= threshold:
                 place = each.place
@@ -185,23 +195,17 @@ class Detector:
         suspects = self.suspects(question)
         if not suspects or vector is None:
             return bool(suspects)
-        return any(self._confidences(s.logits, vector).max() >= HOLD for s in suspects)
+        return any(self._confidences(each, vector).max() >= HOLD for each in suspects)
 
     def _score(self, text: str) -> float:
-        tokens = tokenize(text)
-        return self._screen.score(tokens, classes_of(tokens))
+        return self._screen.score(tokenize(text))
 
-    def _suspect(self, place: Span, prose: str, text: str) -> Suspect:
-        tokens = tokenize(place.of(prose))
-        classes = classes_of(tokens)
-        grams = features(tokens, classes)
-        logits = self._weights.words[grams].sum(axis=0) * np.float32(max(len(grams), SHORT) ** -0.5)
-        return Suspect(place, place.of(text), self._screen.score(tokens, classes), logits)
-
-    def _confidences(
-        self, logits: NDArray[np.float32], vector: NDArray[np.floating]
-    ) -> NDArray[np.float32]:
-        whole = logits + vector @ self._weights.meaning + self._weights.bias
+    def _confidences(self, suspect: Suspect, vector: NDArray[np.floating]) -> NDArray[np.float32]:
+        """How likely the passage is of each type, (6,); ``vector`` is what it means."""
+        tokens = tokenize(suspect.prose)
+        grams = features(tokens, classes_of(tokens))
+        words = self._weights.words[grams].sum(axis=0) * max(len(grams), SHORT) ** -0.5
+        whole = words + vector @ self._weights.meaning + self._weights.bias
         confidences: NDArray[np.float32] = (1.0 / (1.0 + np.exp(-whole))).astype(np.float32)
         return confidences
 

@@ -8,7 +8,10 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-_FENCE = re.compile(r"^ {0,3}(```+|~~~+).*?(?:^ {0,3}\1[`~]*\s*$|\Z)", re.MULTILINE | re.DOTALL)
+_FENCE_END = r"\n {0,3}\1[`~]*[ \t]*$"
+_FENCE = re.compile(
+    rf"^ {{0,3}}(```+|~~~+)[^\n]*(?:(?!{_FENCE_END})\n[^\n]*)*(?:{_FENCE_END})?", re.MULTILINE
+)
 _INLINE = re.compile(r"(?<!`)(`+)(?!`)[^`\n]+?\1(?!`)")
 _URL = re.compile(r"\b(?:[a-z][a-z0-9+.-]*://|www\.)[^\s<>()\"']+", re.I)
 _NUMBER = re.compile(r"(?<!\w)[-+]?\d[\d.,:/]*\d|\d")

@@ -6,12 +6,13 @@ weight a word and a word class, each counted once a sentence; a sum over 0 is lo
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import itertools
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from antibias.words import BUCKETS, bucket
+from antibias.words import BUCKETS, buckets_of
 
 
 class Screen:
@@ -24,11 +25,11 @@ class Screen:
         self._weight: list[float] = weight.tolist()
         self._bias = bias
 
-    def score(self, tokens: Collection[str], classes: Collection[str]) -> float:
+    def score(self, tokens: Iterable[str]) -> float:
         weight = self._weight
-        return self._bias + sum(weight[place] for place in screened(tokens, classes))
+        return self._bias + sum([weight[place] for place in screened(tokens)])
 
 
-def screened(tokens: Collection[str], classes: Collection[str]) -> set[int]:
+def screened(tokens: Iterable[str]) -> set[int]:
     """The buckets of a sentence's words and word classes."""
-    return {bucket(token) for token in tokens} | {bucket("@" + name) for name in classes}
+    return set(itertools.chain.from_iterable(map(buckets_of, tokens)))

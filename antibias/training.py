@@ -22,10 +22,11 @@ FOLDS = 5
 COST = 10.0
 SCREEN_COST = 1.0
 OWN_WEIGHT, OTHER_WEIGHT = 5.0, 0.3
-"""The package's own sentences are few and of every kind; the others are many and alike."""
+"""The package's own sentences are few and of every kind; the others are many and alike. To the
+screen, which is to let few harmless sentences through, the neutral ones count 1."""
 LEARNT = 2500
-"""Of the pairs' texts, and of the neutral ones, that are not the package's own."""
-SCREENED_OUT = 0.03
+"""Of the pairs' texts that are not the package's own."""
+SCREENED_OUT = 0.07
 """Share of the package's own biased sentences that the screen may lose, out of fold."""
 MAX_FALSE_ALARMS = 0.002
 """Of the neutral texts that aren't the package's own, for each type, out of fold."""
@@ -141,7 +142,7 @@ def prepare(texts: Texts, embed: Embed) -> Examples:
         grams = features(tokens, classes)
         rows.append(grams)
         shares.append(max(len(grams), SHORT) ** -0.5)
-        seen.append(sorted(screened(tokens, classes)))
+        seen.append(sorted(screened(tokens)))
     words = _sparse(rows, shares)
     return Examples(texts, words, embed(texts.texts), _sparse(seen, [1.0] * len(seen)))
 
@@ -154,7 +155,6 @@ def fit(examples: Examples, rows: NDArray[np.int64], seed: int) -> Fitted:
 
     learnt = _thinned(examples.texts, rows, seed)
     targets = examples.texts.targets[learnt]
-    importance = np.where(examples.texts.own[learnt], OWN_WEIGHT, OTHER_WEIGHT)
     words, presence = examples.words[learnt], examples.presence[learnt]
     used, shown = np.unique(words.indices), np.unique(presence.indices)
     both = hstack([words[:, used], csr_matrix(examples.vectors[learnt])]).tocsr()
@@ -164,18 +164,19 @@ def fit(examples: Examples, rows: NDArray[np.int64], seed: int) -> Fitted:
     bias = np.empty(len(TYPES), np.float32)
     screen = np.zeros(BUCKETS, np.float32)
 
-    def learn(matrix: Any, positive: NDArray[np.bool_], cost: float) -> LogisticRegression:
-        return LogisticRegression(C=cost, solver="liblinear").fit(
-            matrix, positive, sample_weight=importance
-        )
+    own = examples.texts.own[learnt]
+    importance = np.where(own, OWN_WEIGHT, OTHER_WEIGHT)
+    passing = np.where((targets == NEUTRAL) & ~own, 1.0, importance)
 
     # The solver's steps are too small to share: threads that wait for each other cost more.
     with threadpool_limits(1):
         for kind in range(len(TYPES)):
-            model = learn(both, targets == kind, COST)
+            model = LogisticRegression(C=COST, solver="liblinear")
+            model.fit(both, targets == kind, sample_weight=importance)
             weight[columns, kind] = model.coef_[0]
             bias[kind] = model.intercept_[0]
-        model = learn(presence[:, shown], targets >= 0, SCREEN_COST)
+        model = LogisticRegression(C=SCREEN_COST, solver="liblinear")
+        model.fit(presence[:, shown], targets >= 0, sample_weight=passing)
     screen[shown] = model.coef_[0]
     return Fitted(weight, bias, screen, float(model.intercept_[0]))
 
@@ -240,12 +241,11 @@ def _groups(texts: Texts) -> NDArray[np.int64]:
 
 
 def _thinned(texts: Texts, rows: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
-    """All own texts of the rows, and `LEARNT` each of the others' biased or fair, and neutral."""
+    """All own and all neutral texts of the rows, and `LEARNT` of the others."""
     mixed = np.random.default_rng(seed).permutation(rows)
     targets, own = texts.targets[mixed], texts.own[mixed]
     paired = mixed[~own & (targets >= FAIR)][:LEARNT]
-    neutral = mixed[~own & (targets == NEUTRAL)][:LEARNT]
-    return np.sort(np.concatenate([mixed[own], paired, neutral]))
+    return np.sort(np.concatenate([mixed[own | (targets == NEUTRAL)], paired]))
 
 
 def _sparse(rows: Sequence[Sequence[int]], values: Sequence[float]) -> Any:

@@ -178,6 +178,12 @@ def classes_of(tokens: Sequence[str]) -> list[str]:
 
 
 @functools.lru_cache(maxsize=1 << 14)
+def buckets_of(token: str) -> tuple[int, ...]:
+    """The buckets of a word and of its classes."""
+    return (bucket(token), *(bucket("@" + name) for name in _CLASSES_OF.get(token, ())))
+
+
+@functools.lru_cache(maxsize=1 << 14)
 def bucket(gram: str) -> int:
     """Where the weights of a word, a pair of words or a word class lie."""
     return zlib.crc32(gram.encode()) % BUCKETS

@@ -53,7 +53,7 @@ def revises_to(text: str, calls: list[Prompt] | None = None) -> Callable[..., ob
             calls.extend(prompts)
         if prompts[0].json_schema is None:
             return [Reply(OPPOSITE, 10)]
-        (key,) = prompts[0].json_schema["required"]  # type: ignore[misc]
+        key = str(*prompts[0].json_schema["required"])  # type: ignore[misc]
         replies = {"question": "Should we reject her?", "guideline": "Judge by evidence."}
         return [Reply(json.dumps({key: replies.get(key, text)}), 10) for _ in prompts]
 
