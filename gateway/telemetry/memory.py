@@ -7,6 +7,7 @@ import re
 from gateway.telemetry.metrics import Metrics
 from gateway.turn import Turn
 
+_OUTCOMES = ("hit", "empty", "off", "unavailable")
 _WORD = re.compile(r"[^\W_]{4,}")
 
 
@@ -14,7 +15,7 @@ class MemoryMetrics(Metrics):
     def __init__(self) -> None:
         super().__init__()
         self.recalls = self.counter(
-            "kiki_recalls", "Turns by what the memory had for them.", "outcome"
+            "kiki_recalls", "Turns by what the memory had for them.", "outcome", values=_OUTCOMES
         )
         self.recalled = self.counter("kiki_recalled_episodes", "Episodes put into prompts.")
         self.recalled_notes = self.counter(
@@ -40,6 +41,7 @@ class MemoryMetrics(Metrics):
             "Decisions on what is learnt, by model or rules; why it wasn't the model: late, junk,"
             " failed.",
             "by",
+            values=("model", "rules", "late", "junk", "failed"),
         )
 
     def count_decision(self, by: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -36,9 +37,13 @@ class Metrics:
         self.described: list[Described] = []
         ProcessCollector(registry=self.registry)
 
-    def counter(self, name: str, meaning: str, *labels: str) -> Counter:
+    def counter(self, name: str, meaning: str, *labels: str, values: Iterable[str] = ()) -> Counter:
+        """``values`` of its one label stand at zero from the start, so that rates see the first."""
         self.described.append(Described(f"{name}_total", "counter", labels, meaning))
-        return Counter(name, meaning, labels, registry=self.registry)
+        counter = Counter(name, meaning, labels, registry=self.registry)
+        for value in values:
+            counter.labels(value)
+        return counter
 
     def gauge(self, name: str, meaning: str, *labels: str) -> Gauge:
         self.described.append(Described(name, "gauge", labels, meaning))

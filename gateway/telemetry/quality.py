@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from antibias.review import Review
+from itertools import product
+from typing import get_args
+
+from antibias.detector import TYPES
+from antibias.review import Action, Review
 from gateway.telemetry.metrics import Metrics
-from negotiator.verdict import Verdict
+from negotiator.arbitration import Bias, Outcome
+from negotiator.verdict import How, Verdict
 
 
 class QualityMetrics(Metrics):
     def __init__(self) -> None:
         super().__init__()
         self.negotiations = self.counter(
-            "kiki_negotiations", "Panels by how their answer was chosen.", "how"
+            "kiki_negotiations",
+            "Panels by how their answer was chosen.",
+            "how",
+            values=get_args(How),
         )
         self.audits = self.counter(
             "kiki_verdict_audits",
@@ -19,6 +27,8 @@ class QualityMetrics(Metrics):
             "bias",
             "outcome",
         )
+        for bias, outcome in product(get_args(Bias), get_args(Outcome)):
+            self.audits.labels(bias, outcome)
         self.catfish_considered = self.counter(
             "kiki_catfish_considered", "Panels in which dissent was considered."
         )
@@ -28,10 +38,16 @@ class QualityMetrics(Metrics):
             "catfish_below is to be calibrated anew.",
         )
         self.reviews = self.counter(
-            "kiki_bias_reviews", "Answers looked at for bias, by what came of it.", "action"
+            "kiki_bias_reviews",
+            "Answers looked at for bias, by what came of it.",
+            "action",
+            values=get_args(Action),
         )
         self.bias_findings = self.counter(
-            "kiki_bias_findings", "Passages of answers that read biased, by type.", "type"
+            "kiki_bias_findings",
+            "Passages of answers that read biased, by type.",
+            "type",
+            values=TYPES,
         )
 
     def count_verdict(self, verdict: Verdict) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from typing import get_args
 
 from gateway.telemetry.metrics import Metrics
+from routing.advisor import Outcome
 from routing.router import RouteDecision
 
 CONFIDENCES = ("0-0.25", "0.25-0.5", "0.5-0.75", "0.75-0.9", "0.9-1")
@@ -24,6 +26,7 @@ class RoutingMetrics(Metrics):
             "kiki_advice",
             "Calls of the router's advisor by outcome; all but used left the router alone.",
             "outcome",
+            values=get_args(Outcome),
         )
 
     def count_advice(self, outcome: str) -> None:

@@ -32,8 +32,8 @@ LABELS = {
 _HEAD = """# Metrics
 `GET /metrics` gives them in Prometheus' text format; where callers need a key, one with the scope \
 `metrics` ([services](services.md)), or `metrics_public = true`. `deploy/prometheus/rules.yml` has \
-recording rules and alerts, `deploy/grafana/` the dashboards, [the runbook](runbook.md) what to do \
-when one fires; `make observe` shows it all on this machine.
+the alerts, `deploy/grafana/` the dashboards, [the runbook](runbook.md) what to do when one fires; \
+`make observe` shows it all on this machine.
 
 Histograms are in seconds, those of tokens in tokens. `gen_ai_*` are OpenTelemetry's GenAI names \
 as its Prometheus exporter writes them; `kiki_requests_total`, `kiki_stage_latency_seconds`, \

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 from gateway.telemetry.metrics import GENAI_SECONDS, Metrics
-from gateway.turn import Turn
+from gateway.turn import Plan, Turn
 
 _STAGE_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1, 5, 20, 60)
 # As OpenTelemetry's GenAI conventions ask for, up to the longest context that is served.
@@ -40,7 +42,9 @@ class TurnMetrics(Metrics):
             "kiki_prefix_cache_hit_tokens",
             "Prompt tokens that the engine had in its prefix cache.",
         )
-        self.plans = self.counter("kiki_plans", "Turns by the plan taken.", "plan")
+        self.plans = self.counter(
+            "kiki_plans", "Turns by the plan taken.", "plan", values=get_args(Plan)
+        )
 
     def count_stages(self, turn: Turn) -> None:
         for report in turn.reports:
