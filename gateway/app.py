@@ -25,6 +25,7 @@ from gateway.api import (
 )
 from gateway.api.arrival import ArrivalMiddleware
 from gateway.api.schemas import ErrorEnvelope
+from gateway.console import router as console
 from gateway.services import Services
 from kiki import __version__
 
@@ -83,6 +84,7 @@ def create_app(services: Services) -> FastAPI:
         models,
         adapters,
         health,
+        console,
     )
     for module in modules:
         app.include_router(module.router)

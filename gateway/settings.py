@@ -20,6 +20,7 @@ from gateway.access_settings import AccessSettings
 from gateway.admission_settings import AdmissionSettings
 from gateway.antibias_settings import AntibiasSettings
 from gateway.connection_settings import ConnectionSettings
+from gateway.console_settings import ConsoleSettings
 from gateway.engine_settings import EngineSettings
 from gateway.named_model import check_model
 from gateway.second_look_settings import SecondLookSettings
@@ -59,6 +60,7 @@ class Settings(
     AccessSettings,
     AntibiasSettings,
     SecondLookSettings,
+    ConsoleSettings,
     ConnectionSettings,
     StoreSettings,
     EngineSettings,

@@ -115,6 +115,13 @@ class UnknownResponseError(RequestError):
     code = "response_not_found"
 
 
+class ConsoleOffError(RequestError):
+    """The settings keep the console off."""
+
+    status = 404
+    code = "console_off"
+
+
 class PromptTooLongError(RequestError):
     """The prompt, with its reply, doesn't fit the engine's context."""
 

@@ -29,6 +29,8 @@ BY_PATH: dict[str, Need] = {
     "/docs": "nothing",
     "/redoc": "nothing",
     "/openapi.json": "nothing",
+    # Files; what they show comes by calls of their own.
+    "/console": "nothing",
 }
 
 

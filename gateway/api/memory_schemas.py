@@ -105,8 +105,9 @@ class EpisodeIn(EpisodeOut):
 
 
 class FactOut(BaseModel):
-    """What was learnt; ``current`` until something superseded it. ``conflicts`` are current facts
-    that the last sleep found to contradict it."""
+    """What was learnt; ``current`` until something superseded it. ``entities`` are the names and
+    quantities in it, in lower case; ``conflicts`` are current facts that the last sleep found to
+    contradict it."""
 
     object: Literal["memory.fact"] = "memory.fact"
     id: str
@@ -119,6 +120,7 @@ class FactOut(BaseModel):
     recorded_from: datetime
     recorded_to: datetime | None
     supersedes: list[str]
+    entities: list[str] = []
     conflicts: list[str] = []
 
 

@@ -147,6 +147,7 @@ def told(one: Episode | Fact | Summary) -> EpisodeOut | FactOut | SummaryOut:
             recorded_from=one.recorded_from,
             recorded_to=one.recorded_to,
             supersedes=list(one.supersedes),
+            entities=list(one.entities),
             conflicts=list(one.conflicts),
         )
     return SummaryOut(

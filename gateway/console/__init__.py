@@ -1,0 +1,1 @@
+"""``/console``: a page to look into the gateway with; its calls are those of the API."""
