@@ -25,7 +25,7 @@ def configure_logging(level: str, form: LogFormat = "text", file: Path | None = 
     """
     handler = logging.StreamHandler() if file is None else _opened(file)
     handler.addFilter(_name_request)
-    handler.setFormatter(JsonFormatter() if form == "json" else logging.Formatter(_TEXT))
+    handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter(_TEXT))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("kiki").setLevel(level.upper())
 
@@ -47,6 +47,14 @@ def _name_request(record: logging.LogRecord) -> bool:
     visit = current_visit.get()
     record.request_id = visit.request_id if visit else "-"
     return True
+
+
+class TextFormatter(logging.Formatter):
+    """One line a message, whatever it holds: a caller may write a line break into a path."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        record.message = record.message.replace("\n", "\\n").replace("\r", "\\r")
+        return super().formatMessage(record)
 
 
 class JsonFormatter(logging.Formatter):
