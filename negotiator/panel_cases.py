@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from kiki.errors import RequestError
 from negotiator.ballot import Slate, Vote
 from negotiator.candidate import Candidate, merge
 from negotiator.prompt import Prompt, Reply
@@ -83,25 +84,42 @@ class Replay:
 
 
 def read_prompts(path: Path = PROMPTS) -> tuple[PanelPrompt, ...]:
-    return tuple(
-        PanelPrompt(row["question"], tuple(row["adapters"]), tuple(row["expect"]))
-        for row in _rows(path)
-    )
+    """Raises RequestError, naming the line, where one is no prompt."""
+    return tuple(_prompt(path, *line) for line in _lines(path))
 
 
-def read_panels(path: Path = PANELS) -> tuple[PanelCase, ...]:
+def _prompt(path: Path, number: int, row: dict[str, Any]) -> PanelPrompt:
+    try:
+        for pattern in row["expect"]:
+            re.compile(pattern)
+        return PanelPrompt(str(row["question"]), tuple(row["adapters"]), tuple(row["expect"]))
+    except (KeyError, TypeError, re.error) as error:
+        raise RequestError(
+            f"{path}, line {number}: no prompt of a panel: {error!r}.",
+            fix='Write {"question": "...", "adapters": ["shell", "sql"], "expect": ["regex"]}.',
+        ) from error
+
+
+def read_panels(path: Path = PANELS, prompts: Path = PROMPTS) -> tuple[PanelCase, ...]:
     """The recorded panels of prompts that there still are."""
-    prompts = {prompt.question: prompt for prompt in read_prompts()}
+    known = {prompt.question: prompt for prompt in read_prompts(prompts)}
     return tuple(
         PanelCase(
-            prompts[row["question"]],
+            known[row["question"]],
             tuple(Candidate(d["text"], tuple(d["authors"]), d["tokens"]) for d in row["drafts"]),
             tuple(Vote(**vote) for vote in row["votes"]),
         )
-        for row in _rows(path)
-        if row["question"] in prompts
+        for _, row in _lines(path)
+        if row["question"] in known
     )
 
 
-def _rows(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The objects of a file of JSON lines, with their line numbers from 1."""
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            yield number, json.loads(line)
+        except ValueError as error:
+            raise RequestError(
+                f"{path}, line {number}: not JSON: {error}.", fix="Correct or delete the line."
+            ) from error

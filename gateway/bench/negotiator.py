@@ -38,17 +38,19 @@ class Outcome:
     seconds: float
 
 
-def measure(settings: Settings, panels: Path, live: bool, progress: Progress) -> Report:
+def measure(
+    settings: Settings, panels: Path, prompts: Path, live: bool, progress: Progress
+) -> Report:
     """Negotiates the recorded panels.
 
     Votes are the recorded ones; judgements and dissent are the served model's where ``live``, and
     else not made: the attending's draft then stands for a verdict of the judge. Raises
     RequestError for a file without panels.
     """
-    cases = read_panels(panels)
+    cases = read_panels(panels, prompts)
     if not cases:
         raise RequestError(
-            f"{panels} has no panels of negotiator/panels/prompts.jsonl.",
+            f"{panels} has no panels of the prompts in {prompts}.",
             fix="Record some: kiki bench negotiator --record FILE",
         )
     outcomes = asyncio.run(_negotiate(settings, cases, live, progress))

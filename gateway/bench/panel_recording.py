@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,28 +18,29 @@ from gateway.settings import Settings
 from kiki.errors import RequestError
 from negotiator.ballot import Slate, Vote, ballot_prompt, read_ballot
 from negotiator.candidate import Candidate, merge
-from negotiator.panel_cases import PanelCase, PanelPrompt, read_prompts
+from negotiator.panel_cases import PROMPTS, PanelCase, PanelPrompt, read_prompts
 
 Progress = Callable[[str, int, int], None]
 
 DRAFT_TOKENS = 160
 
 
-def record(settings: Settings, out: Path, progress: Progress) -> int:
+def record(settings: Settings, out: Path, progress: Progress, prompts: Path = PROMPTS) -> int:
     """Has the served adapters write and vote on all prompts; the number of panels written.
 
     A panel that ``out`` already holds is not recorded again. Raises RequestError where a prompt
     names an adapter that isn't served.
     """
-    return asyncio.run(_record(settings, out, progress))
+    return asyncio.run(_record(settings, read_prompts(prompts), out, progress))
 
 
-async def _record(settings: Settings, out: Path, progress: Progress) -> int:
+async def _record(
+    settings: Settings, prompts: Sequence[PanelPrompt], out: Path, progress: Progress
+) -> int:
     files = ensure_models(settings)
     engine = build_engine(settings, choose_engine(settings, Machine.here()), files.base)
     await engine.set_adapters(Catalog(settings.adapters_dir).scan().adapters)
     done = _recorded(out)
-    prompts = read_prompts()
     await engine.start()
     try:
         with out.open("a", encoding="utf-8") as file:
@@ -59,7 +60,7 @@ async def _panel(engine: Engine, prompt: PanelPrompt) -> PanelCase:
     if missing:
         raise RequestError(
             f"{prompt.question!r} asks for {', '.join(sorted(missing))}, not served here.",
-            fix="Serve it, or take it out of negotiator/panels/prompts.jsonl.",
+            fix="Serve it, or give prompts of your own: --prompts FILE",
         )
     messages = (Message("user", prompt.question),)
     sampling = Sampling(max_tokens=DRAFT_TOKENS, temperature=0.0, seed=0)

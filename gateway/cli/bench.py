@@ -173,13 +173,20 @@ def adapters(
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="Recorded panels; the shipped ones where it isn't given.",
 )
+@click.option(
+    "--prompts",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Questions, their adapters, patterns of right answers; the shipped ones by default.",
+)
 @click.option("--live", is_flag=True, help="Let the served model judge and dissent: minutes.")
 @click.option(
     "--record",
     type=click.Path(path_type=Path, dir_okay=False),
     help="Record panels of the served adapters into this file first; goes on where it ended.",
 )
-def negotiator(as_json: bool, panels: Path | None, live: bool, record: Path | None) -> None:
+def negotiator(
+    as_json: bool, panels: Path | None, prompts: Path | None, live: bool, record: Path | None
+) -> None:
     """How often panels agree, are judged and meet dissent, and which threshold fits them.
 
     Measured on recorded drafts and votes. Another base wants panels of its own: --record FILE,
@@ -187,16 +194,17 @@ def negotiator(as_json: bool, panels: Path | None, live: bool, record: Path | No
     """
     from gateway.bench.negotiator import measure
     from gateway.settings import load_settings
-    from negotiator.panel_cases import PANELS
+    from negotiator.panel_cases import PANELS, PROMPTS
 
     settings = load_settings()
+    asked = prompts or PROMPTS
 
     def run(progress: Callable[[str, int, int], None]) -> Report:
         if record:
             from gateway.bench.panel_recording import record as record_panels
 
-            record_panels(settings, record, progress)
-        return measure(settings, record or panels or PANELS, live, progress)
+            record_panels(settings, record, progress, asked)
+        return measure(settings, record or panels or PANELS, asked, live, progress)
 
     _show(run, as_json)
 

@@ -109,6 +109,7 @@ async def test_a_panel_writes_a_candidate_an_adapter_and_negotiates(openai):
         "consensus",
         "attending",
         "arbitration",
+        "dissent",
         "budget",
     )
     assert answer.choices[0].message.content
