@@ -10,7 +10,8 @@ import click
 import pytest
 
 from gateway.api.fields import refuse_unserved
-from gateway.api.schemas import ChatRequest, KikiOptions
+from gateway.api.chat_schemas import ChatRequest
+from gateway.api.schemas import KikiOptions
 from gateway.cli import cli
 
 ROOT = Path(__file__).parent.parent
