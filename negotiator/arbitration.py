@@ -43,11 +43,17 @@ CHECK = (
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """What became of one audit of the verdict of a round, counted from 1."""
+    """What became of one audit of the verdict of a round, counted from 1.
+
+    ``winner`` is the verdict's draft, ``instead`` the one chosen under the audit where that is
+    another; both are places among the candidates. ``note`` names them by the judge's letters.
+    """
 
     bias: Bias
     outcome: Outcome
     round: int
+    winner: int
+    instead: int | None = None
     note: str = ""
 
 
@@ -123,11 +129,13 @@ def _keeps(case: Case, candidate: int) -> int:
 
 def _position(case: Case, first: int, second: int, number: int) -> Audit:
     if first == second:
-        return Audit("position", "clean", number)
+        return Audit("position", "clean", number, first)
     return Audit(
         "position",
         "hit",
         number,
+        first,
+        second,
         f"you chose draft {case.letter(first)}, and draft {case.letter(second)} when the drafts"
         " were shown in the opposite order: that verdict followed the place, not the content",
     )
@@ -144,13 +152,13 @@ async def _audit(
         if budget.allows(sum(cost(one) for _, one in asked) + cost(prompt)):
             asked.append((bias, prompt))
         else:
-            audits.append(Audit(bias, "over budget", number))
+            audits.append(Audit(bias, "over budget", number, winner))
     if asked:
         replies = await judge([prompt for _, prompt in asked])
         budget.spend(sum(reply.tokens for reply in replies))
         for (bias, _), reply in zip(asked, replies, strict=False):
-            outcome, note = _read(bias, case, winner, reply.text)
-            audits.append(Audit(bias, outcome, number, note))
+            read = _read_check if bias == "verbosity" else _read_other
+            audits.append(read(Audit(bias, "no answer", number, winner), case, reply.text))
     return audits
 
 
@@ -163,31 +171,32 @@ def _audit_prompt(bias: Bias, case: Case, winner: int) -> Prompt:
     return judge_prompt(replace(case, slate=replace(case.slate, candidates=tuple(calm))))
 
 
-def _read(bias: Bias, case: Case, winner: int, text: str) -> tuple[Outcome, str]:
-    if bias == "verbosity":
-        return _read_check(case, winner, text)
+def _read_other(asked: Audit, case: Case, text: str) -> Audit:
+    """Of a verdict made without the counts or the tone."""
     other = read_verdict(case, text)
     if other is None:
-        return "no answer", ""
-    if other == winner:
-        return "clean", ""
-    what = "the votes' counts" if bias == "bandwagon" else "strong words"
-    return "hit", (
-        f"you chose draft {case.letter(winner)}, and draft {case.letter(other)} where {what} were"
-        f" left out: that verdict may follow {what}, not the content"
+        return asked
+    if other == asked.winner:
+        return replace(asked, outcome="clean")
+    what = "the votes' counts" if asked.bias == "bandwagon" else "strong words"
+    note = (
+        f"you chose draft {case.letter(asked.winner)}, and draft {case.letter(other)} where {what}"
+        f" were left out: that verdict may follow {what}, not the content"
     )
+    return replace(asked, outcome="hit", instead=other, note=note)
 
 
-def _read_check(case: Case, winner: int, text: str) -> tuple[Outcome, str]:
+def _read_check(asked: Audit, case: Case, text: str) -> Audit:
     try:
         found = json.loads(text)
         analysis, biased = str(found["analysis"]), found["biased"]
     except (ValueError, KeyError, TypeError):
-        return "no answer", ""
+        return asked
     if biased != "Yes":
-        return "clean", ""
+        return replace(asked, outcome="clean")
     short = " ".join(analysis.split())[:ANALYSIS_CHARS]
-    return "hit", f"draft {case.letter(winner)} may have won by its length: {short}"
+    note = f"draft {case.letter(asked.winner)} may have won by its length: {short}"
+    return replace(asked, outcome="hit", note=note)
 
 
 def check_prompt(case: Case, winner: int) -> Prompt:

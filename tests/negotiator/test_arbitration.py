@@ -76,6 +76,7 @@ async def test_a_verdict_that_follows_the_majority_is_made_again_with_the_analys
         ("bandwagon", "hit", 1),
         ("position", "clean", 2),
     ]
+    assert (ruling.audits[1].winner, ruling.audits[1].instead) == (1, 0)
     assert "KEEP" not in script.judged[2].messages[-1][1]
     assert "the votes' counts" in script.judged[3].messages[-1][1]
 
