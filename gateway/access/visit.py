@@ -23,13 +23,23 @@ NO_KEY = Caller()
 
 @dataclass(slots=True)
 class Visit:
-    """``tokens`` is what engines counted for it; ``began`` says that it had a place in one."""
+    """``tokens`` is what engines counted for it; ``began`` says that it had a place in one.
+
+    ``traceparent`` is the caller's header of that name (W3C Trace Context).
+    """
 
     request_id: str
     caller: Caller = NO_KEY
     tokens: int = 0
     began: bool = False
+    traceparent: str | None = None
 
 
 current_visit: ContextVar[Visit | None] = ContextVar("current_visit", default=None)
 """None outside of a request: what the memory does at night, ``kiki memory`` on a folder."""
+
+
+def spend(tokens: int) -> None:
+    """Count tokens for the request that runs, if one does."""
+    if visit := current_visit.get():
+        visit.tokens += tokens

@@ -12,6 +12,7 @@ from fastapi.responses import JSONResponse
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from gateway.access.visit import spend
 from gateway.api.fields import clean_text, refuse_unknown, unserved
 from gateway.api.schemas import MAX_TEXT, ErrorEnvelope
 from gateway.services import Services
@@ -71,6 +72,7 @@ async def embed(request: Request, body: EmbeddingsRequest) -> JSONResponse:
     services: Services = request.app.state.services
     texts = _texts(body)
     tokens = await asyncio.to_thread(_count, services, texts)
+    spend(tokens)
     vectors = await asyncio.wrap_future(services.embedder.submit(texts))
     reply: dict[str, Any] = {
         "object": "list",

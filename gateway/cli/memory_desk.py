@@ -76,6 +76,7 @@ async def _client(settings: Settings, url: str | None) -> AsyncIterator[httpx.As
 
     holder = owner_of(settings.data_dir / "memory")
     if url is None and holder is None:
+        _call_as_the_key(settings)
         async with _folder(settings) as transport:
             base = "http://memory"
             async with httpx.AsyncClient(transport=transport, base_url=base) as client:
@@ -93,6 +94,19 @@ async def _client(settings: Settings, url: str | None) -> AsyncIterator[httpx.As
             f"No gateway answers on {address} ({error}).{who}",
             fix="Give the gateway's address with --url.",
         ) from error
+
+
+def _call_as_the_key(settings: Settings) -> None:
+    """Over the folder too, the key in use says whose memory it is. Raises AccessError for one that
+    a gateway would refuse."""
+    from gateway.access.keyring import Keyring
+    from gateway.access.keys import key_in
+    from gateway.access.visit import Caller, Visit, current_visit
+
+    if settings.api_key is not None:
+        keyring = Keyring(settings.keys_path, map(key_in, settings.api_keys))
+        key = keyring.find(settings.api_key.get_secret_value())
+        current_visit.set(Visit("memory", Caller(key.tenant, key)))
 
 
 @asynccontextmanager

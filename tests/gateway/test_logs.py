@@ -36,3 +36,15 @@ def test_a_log_file_that_can_not_be_written_is_named_with_the_fix(tmp_path):
     refused = write(tmp_path / "file" / "gateway.log")
     assert "can't be written" in refused.stderr
     assert "leave it out to log to stderr" in refused.stderr
+
+
+def test_a_line_break_in_a_message_begins_no_line_of_its_own():
+    script = (
+        "import logging; from gateway.logs import configure_logging; configure_logging('info');"
+        "logging.getLogger('kiki.test').error('%s failed', '/v1/x\\n2026 ERROR kiki: forged')"
+    )
+    written = subprocess.run(
+        [sys.executable, "-c", script], check=True, capture_output=True, text=True
+    ).stderr
+    assert len(written.splitlines()) == 1
+    assert "forged" in written

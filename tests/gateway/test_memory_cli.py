@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from gateway.cli import cli
-from kiki.errors import EngineUnavailableError, KikiError
+from kiki.errors import AccessError, EngineUnavailableError, KikiError
 from memory.lock import FolderLock
 
 LINES = [
@@ -97,3 +97,14 @@ def test_a_folder_held_by_a_process_that_does_not_answer_is_said(
             run("list")
     finally:
         lock.release()
+
+
+def test_over_the_folder_too_the_key_in_use_says_whose_memory_it_is(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = CliRunner().invoke(cli, ["keys", "create", "anna", "--json"])
+    monkeypatch.setenv("KIKI_API_KEY", json.loads(made.stdout)["key"])
+    assert json.loads(run("list", "--user", "kim", "--json").stdout)["data"] == []
+    monkeypatch.setenv("KIKI_API_KEY", "kiki_anna_" + 64 * "0")
+    with pytest.raises(AccessError):
+        run("list", "--user", "kim", "--json")

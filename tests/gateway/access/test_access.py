@@ -15,11 +15,15 @@ from gateway.access.keys import SCOPES, Key, digest_of, new_secret
 from gateway.access.scopes import BY_PATH, needed
 from gateway.app import create_app
 
-HELLO = {"model": "base", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 2}
+HELLO: dict[str, object] = {
+    "model": "base",
+    "messages": [{"role": "user", "content": "hi"}],
+    "max_tokens": 2,
+}
 
 
 @pytest.fixture
-def file(tmp_path) -> Path:
+def file(tmp_path: Path) -> Path:
     return tmp_path / "keys.toml"
 
 
@@ -73,7 +77,7 @@ async def test_without_a_key_or_with_a_wrong_one_the_answer_is_401_as_openais(ke
 
 
 async def test_a_key_does_what_its_scopes_say_and_no_more(key, caller):
-    allowed = {
+    allowed: dict[str, list[tuple[str, str, dict[str, object] | None]]] = {
         "chat": [("POST", "/v1/chat/completions", HELLO)],
         "route": [("POST", "/v1/route", {"query": "hi"})],
         "memory": [("GET", "/v1/memory", None), ("GET", "/v1/memory/export", None)],

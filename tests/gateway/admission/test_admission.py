@@ -37,7 +37,7 @@ def client_of(services: Services, secret: str | None = None) -> httpx.AsyncClien
 
 
 @pytest.fixture
-def changed(services) -> Callable[..., Services]:
+def changed(services: Services) -> Callable[..., Services]:
     """The gateway with other settings."""
 
     def make(**settings) -> Services:
@@ -74,17 +74,22 @@ async def test_a_keys_requests_a_minute_are_told_and_kept(limited):
     assert 0 < int(refused.headers["retry-after-ms"]) <= 30_000
 
 
-async def test_a_keys_tokens_are_those_that_the_engine_counted(limited):
-    http = limited(tokens_per_minute=1000)
-    before = await http.post("/v1/chat/completions", json=HELLO)
-    assert before.headers["x-ratelimit-remaining-tokens"] == "1000"
-    used = before.json()["usage"]["total_tokens"]
-    after = await http.get("/v1/models")
-    assert int(after.headers["x-ratelimit-remaining-tokens"]) == pytest.approx(1000 - used, abs=20)
-    small = limited(tokens_per_minute=5)
-    await small.post("/v1/chat/completions", json=HELLO)
-    refused = await small.post("/v1/chat/completions", json=HELLO)
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/chat/completions", HELLO),
+        ("/v1/embeddings", {"model": "all-mpnet-base-v2", "input": "how to keep bees " * 20}),
+    ],
+)
+async def test_a_keys_tokens_are_counted_and_what_is_overdrawn_is_waited_for(limited, path, body):
+    http = limited(tokens_per_minute=5)
+    first = await http.post(path, json=body)
+    assert first.headers["x-ratelimit-remaining-tokens"] == "5"
+    assert first.json()["usage"]["total_tokens"] > 10
+    refused = await http.post(path, json=body)
     assert (refused.status_code, refused.json()["error"]["type"]) == (429, "tokens")
+    assert refused.headers["x-ratelimit-remaining-tokens"] == "0"
+    assert int(refused.headers["retry-after"]) > 30
 
 
 async def test_a_keys_requests_at_a_time_are_bounded(limited):
