@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +16,7 @@ from kiki.errors import AccessError, SettingsError
 
 log = logging.getLogger("kiki.keys")
 
+RECHECK_S = 0.2
 _HOW = "Send it as: Authorization: Bearer KEY. The operator makes one with: kiki keys create NAME"
 _Signature = tuple[int, int, int]
 
@@ -23,9 +25,12 @@ class Keyring:
     """Finds the key of a request. The file is read again when it changed; a broken one leaves the
     keys as they were. Once there was a key, callers need one for as long as the process lives."""
 
-    def __init__(self, file: Path, given: Iterable[Key] = ()) -> None:
-        """Raises SettingsError for a file that can't be read."""
+    def __init__(self, file: Path, given: Iterable[Key] = (), *, recheck_s: float = 0.0) -> None:
+        """The file is looked at every ``recheck_s`` seconds, if asked. Raises SettingsError for one
+        that can't be read."""
         self._file = file
+        self._recheck_s = recheck_s
+        self._checked = time.monotonic()
         self._given = {key.name: key for key in given}
         self._signature = _signature(file)
         self._keys = read_keys(file) | self._given
@@ -38,7 +43,7 @@ class Keyring:
         Raises SettingsError for a file or an entry that can't be read, and where a gateway without
         keys is to listen to other machines.
         """
-        keyring = cls(settings.keys_path, map(key_in, settings.api_keys))
+        keyring = cls(settings.keys_path, map(key_in, settings.api_keys), recheck_s=RECHECK_S)
         if not (keyring.required() or settings.allow_remote or is_loopback(settings.host)):
             raise SettingsError(
                 f"host = {settings.host!r} is not a loopback address, and there are no API keys.",
@@ -72,6 +77,10 @@ class Keyring:
         return key
 
     def _refresh(self) -> None:
+        now = time.monotonic()
+        if now - self._checked < self._recheck_s:
+            return
+        self._checked = now
         signature = _signature(self._file)
         if signature == self._signature:
             return

@@ -49,6 +49,7 @@ def check_local(
         )
 
 
+@lru_cache(maxsize=256)
 def host_name(host: str) -> str:
     """A Host header without its port."""
     try:

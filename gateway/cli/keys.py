@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @click.group("keys")
 def command() -> None:
-    """Make, list, rotate and revoke API keys. A running gateway follows within its next request."""
+    """Make, list, rotate and revoke API keys. A running gateway follows within a second."""
 
 
 @command.command("create")
