@@ -237,7 +237,11 @@ async def _search(services: MemoryServices, asked: MemorySearch) -> FoundList:
     )
 
 
-@router.get("/v1/memory/export")
+@router.get(
+    "/v1/memory/export",
+    response_class=StreamingResponse,
+    responses={200: {"content": {"application/jsonl": {}}}},
+)
 async def export(request: Request, user: User = None, scope: Scope = "user") -> StreamingResponse:
     """All there is as JSON lines: episodes in the order in which they were written, then facts
     and summaries."""
