@@ -9,6 +9,8 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Protocol
 
+import anyio
+
 from gateway.stages.infer import InferStage
 from gateway.turn import Ask, Piece, Turn
 
@@ -64,7 +66,8 @@ class Pipeline:
                 yield Piece(turn.answer)
         except (GeneratorExit, asyncio.CancelledError):
             turn.aborted = True
-            await _run(self.write, turn)
+            with anyio.CancelScope(shield=True):
+                await _run(self.write, turn)
             raise
         await _run(self.write, turn)
 

@@ -58,6 +58,66 @@ async def test_leaving_frees_the_slots(services, address, stream, kiki):
     await wait_for_slots(services, lambda busy: busy == 0)
 
 
+STORY = "Write a very long story about the sea."
+ENDPOINTS = {
+    "/v1/completions": {"prompt": ["Once upon a time", "It was a dark night"]},
+    "/v1/responses": {"input": STORY},
+}
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("path", list(ENDPOINTS))
+async def test_leaving_frees_the_slots_on_every_endpoint(services, address, stream, path):
+    limit = "max_output_tokens" if path == "/v1/responses" else "max_tokens"
+    body = {"model": "base", limit: 1500, "temperature": 1, "stream": stream, **ENDPOINTS[path]}
+    async with httpx.AsyncClient(base_url=address, timeout=60, trust_env=False) as client:
+        request = asyncio.create_task(client.post(path, json=body))
+        await wait_for_slots(services, lambda busy: busy > 0)
+        request.cancel()
+        await asyncio.gather(request, return_exceptions=True)
+    await wait_for_slots(services, lambda busy: busy == 0)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_what_was_written_before_a_client_left_is_kept_as_aborted(services, address, stream):
+    user = f"leaver-{stream}"
+    body = {
+        "model": "base",
+        "messages": [{"role": "user", "content": STORY}],
+        "max_tokens": 1500,
+        "temperature": 1,
+        "user": user,
+        "stream": stream,
+    }
+
+    async def episodes(client: httpx.AsyncClient) -> list[dict[str, str]]:
+        found: list[dict[str, str]] = (
+            await client.get("/v1/memory", params={"user": user})
+        ).json()["data"]
+        return found
+
+    async with httpx.AsyncClient(base_url=address, timeout=60, trust_env=False) as client:
+        if stream:
+            async with client.stream("POST", "/v1/chat/completions", json=body) as response:
+                lines = response.aiter_lines()
+                for _ in range(12):
+                    await anext(lines)
+        else:
+            request = asyncio.create_task(client.post("/v1/chat/completions", json=body))
+            await wait_for_slots(services, lambda busy: busy > 0)
+            request.cancel()
+            await asyncio.gather(request, return_exceptions=True)
+        await wait_for_slots(services, lambda busy: busy == 0)
+        for _ in range(200):
+            if kept := await episodes(client):
+                break
+            await asyncio.sleep(0.05)
+    (episode,) = kept
+    assert episode["status"] == "aborted"
+    assert episode["text"] == STORY
+    assert episode["answer"] or not stream
+
+
 async def test_a_key_whose_client_left_can_be_used_again(services, address):
     body = {
         "model": "base",
