@@ -5,13 +5,13 @@ import * as chat from "./chat.js";
 import { byId } from "./dom.js";
 import * as health from "./health.js";
 import * as memory from "./memory.js";
-import * as route from "./route.js";
+import "./route.js";
 
-const VIEWS = { chat, route, memory, health };
+const VIEWS = ["chat", "route", "memory", "health"];
 const links = [...document.querySelectorAll("nav a")];
 
 function show(name, { focus }) {
-  for (const view of Object.keys(VIEWS)) byId(`view-${view}`).hidden = view !== name;
+  for (const view of VIEWS) byId(`view-${view}`).hidden = view !== name;
   for (const link of links) {
     if (link.hash === `#${name}`) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
@@ -20,20 +20,20 @@ function show(name, { focus }) {
   document.title = `${title.textContent} - kiki`;
   if (focus) title.focus();
   health.watch(name === "health");
-  VIEWS[name].enter?.();
+  if (name === "memory") memory.enter();
 }
 
 function follow({ focus }) {
   const name = location.hash.slice(1);
-  if (name in VIEWS) show(name, { focus });
-  else if (!name) show("chat", { focus });
+  if (VIEWS.includes(name)) show(name, { focus });
+  // Else it is the link that skips to the content.
+  else if (!document.querySelector("nav a[aria-current]")) show("chat", { focus: false });
 }
 
 function callAgain() {
   chat.loadModels();
   health.look();
-  const name = location.hash.slice(1);
-  VIEWS[name]?.enter?.();
+  if (!byId("view-memory").hidden) memory.enter();
 }
 
 function remember(field, kept) {
@@ -47,6 +47,7 @@ key.addEventListener("change", () => {
   useKey(key.value);
   callAgain();
 });
+byId("caller-form").addEventListener("submit", (event) => event.preventDefault());
 remember(user, sessionStorage);
 user.addEventListener("change", () => {
   chat.begin();

@@ -13,7 +13,7 @@ let running = null;
 /** An empty page, and a conversation that nothing was said in. */
 export function begin() {
   running?.abort();
-  conversation = `console-${crypto.getRandomValues(new Uint32Array(3)).join("-")}`;
+  conversation = `console-${Array.from(crypto.getRandomValues(new Uint32Array(2)), (part) => part.toString(36)).join("")}`;
   messages = [];
   said.replaceChildren();
   say(note, "");

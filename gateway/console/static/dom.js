@@ -38,7 +38,9 @@ export function bar(...parts) {
 
 /** A table whose first column heads its rows; columns are [title, class]. */
 export function table(caption, columns, rows) {
-  const head = columns.map(([title, kind]) => make("th", { scope: "col", class: kind }, title));
+  const head = columns.map(([title, kind]) => title
+    ? make("th", { scope: "col", class: kind }, title)
+    : make("td", { class: kind }));
   const body = rows.map(({ cells, kind = null }) =>
     make("tr", { class: kind }, cells.map((cell, place) => place
       ? make("td", { class: columns[place][1] }, cell)
@@ -50,7 +52,7 @@ export function table(caption, columns, rows) {
 /** A list of names and values. */
 export function pairs(entries) {
   return make("dl", {}, entries.map(([name, value]) =>
-    [make("dt", {}, name), make("dd", {}, shown(value))]));
+    [make("dt", {}, name.replaceAll("_", " ")), make("dd", {}, shown(value))]));
 }
 
 function shown(value) {

@@ -4,12 +4,13 @@ import { draw } from "./dom.js";
 import { layOut } from "./layout.js";
 
 const [WIDTH, HEIGHT] = [640, 520];
+const MARGIN = 24;
 const LABEL = 26;
 
 /** `choose` is called with the text of the node that was chosen. */
 export function graph(facts, choose) {
   const { nodes, edges } = network(facts);
-  layOut(nodes, edges, WIDTH, HEIGHT);
+  layOut(nodes, edges, WIDTH, HEIGHT, MARGIN);
   const lines = edges.map(({ a, b, kind }) =>
     draw("line", { class: kind, x1: nodes[a].x, y1: nodes[a].y, x2: nodes[b].x, y2: nodes[b].y }));
   const drawn = nodes.map((node, place) => shape(node, place === 0, () => choose(node.text)));
@@ -56,7 +57,7 @@ function shape({ kind, text, about, x, y }, first, chosen) {
     : draw("circle", { r: 6 });
   const label = text.length > LABEL ? `${text.slice(0, LABEL - 1)}\u2026` : text;
   // At the right edge a label stands to the left of its mark.
-  const left = x > WIDTH * 0.7;
+  const left = x > WIDTH * 0.6;
   const count = kind === "entity" ? `, in ${about} facts` : "";
   const keyed = (event) => {
     if (event.key !== "Enter" && event.key !== " ") return;

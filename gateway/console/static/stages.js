@@ -17,20 +17,20 @@ export function decided({ name, decision }, context) {
   return [formed, left.length ? pairs(left) : null];
 }
 
-function weights(caption, entries) {
+function weights(caption, what, entries) {
   const rows = entries.map(([name, weight]) =>
     ({ cells: [name, part(weight), bar({ size: Math.min(Math.abs(weight), 1) })] }));
-  return table(caption, [["Name"], ["Weight", "number"], ["", "bar"]], rows);
+  return table(caption, [["Name"], [what, "number"], ["", "bar"]], rows);
 }
 
 function route(take) {
   const domains = Object.entries(take("domains") ?? {});
-  return domains.length ? [weights("Active domains, with their probabilities", domains)] : [];
+  return domains.length ? [weights("Active domains", "Probability", domains)] : [];
 }
 
 function mount(take) {
   const mix = Object.entries(take("adapters") ?? {});
-  return [mix.length ? weights("Adapters, with their weights", mix) : make("p", {}, "The base, without an adapter.")];
+  return [mix.length ? weights("Adapters", "Weight", mix) : make("p", {}, "The base, without an adapter.")];
 }
 
 function recall(take, context) {
