@@ -68,9 +68,8 @@ def test_an_installation_is_repeatable_and_leaves_the_operators_settings_alone(t
     unit.write_text(unit.read_text().replace("WatchdogSec=30", "WatchdogSec=9"))
 
     again = service("install", "--manager", "systemd", "--root", str(tmp_path))
-    changes = dict(
-        reversed(line.split()[:2]) for line in again.output.splitlines() if "/etc" in line
-    )
+    lines = [line.split() for line in again.output.splitlines() if re.match(r"\w+ +/etc", line)]
+    changes: dict[str, str] = {path: change for change, path in lines}
     assert changes["/etc/kiki/kiki.env"] == "kept"
     assert changes["/etc/systemd/system/kiki.service"] == "written"
     assert changes["/etc/systemd/system/kiki.socket"] == "unchanged"
