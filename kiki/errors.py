@@ -231,6 +231,7 @@ class EngineUnavailableError(EngineError):
 
     status = 503
     code = "engine_unavailable"
+    retry_after: float
 
     def __init__(self, message: str, *, retry_after: float = 2.0, fix: str | None = None) -> None:
         super().__init__(message, fix=fix)
