@@ -38,6 +38,7 @@ from gateway.stages.recall import RecallStage
 from gateway.stages.route import RouteStage
 from gateway.stages.write import WriteStage
 from gateway.telemetry import Telemetry
+from gateway.tracing import tracing
 from kiki.errors import StoreError
 from memory import Aeon, MemoryStatus
 from memory.cerebellum import Cerebellum
@@ -133,6 +134,7 @@ class Services:
                 await adapter_set.refresh()  # what only a loaded model could tell
 
         async with AsyncExitStack() as stack:
+            telemetry.turn_ended = stack.enter_context(tracing(settings))
             stack.push_async_callback(engine.stop)
             starting = stack.enter_context(_cancelled(asyncio.create_task(start_engine())))
             embedder = await asyncio.to_thread(

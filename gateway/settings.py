@@ -25,6 +25,7 @@ from gateway.engine_settings import EngineSettings
 from gateway.named_model import check_model
 from gateway.second_look_settings import SecondLookSettings
 from gateway.store_settings import StoreSettings
+from gateway.tracing_settings import TracingSettings
 from kiki.errors import SettingsError
 from kiki.names import near
 
@@ -62,6 +63,7 @@ class Settings(
     SecondLookSettings,
     ConsoleSettings,
     ConnectionSettings,
+    TracingSettings,
     StoreSettings,
     EngineSettings,
 ):

@@ -168,12 +168,16 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class StageReport:
-    """A stage's name, its time, the part of it spent waiting, and its decision in words."""
+    """A stage's name, its time, the part of it spent waiting, and its decision in words.
+
+    It ``began`` at a moment of ``perf_counter``.
+    """
 
     name: str
     ms: float
     waited_ms: float
     decision: dict[str, object]
+    began: float = 0.0
 
 
 @dataclass(slots=True)
@@ -218,7 +222,7 @@ class Turn:
         yield decision
         ended = time.perf_counter()
         waited = (self._waited - waited_before) * 1e3
-        self.reports.append(StageReport(name, (ended - began) * 1e3, waited, decision))
+        self.reports.append(StageReport(name, (ended - began) * 1e3, waited, decision, began))
         self.ended = ended
 
     def spend(self, part: str, usage: Usage) -> None:

@@ -7,7 +7,7 @@ import secrets
 import time
 from urllib.parse import quote
 
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.access.visit import Visit, current_visit
@@ -31,7 +31,8 @@ class ArrivalMiddleware:
         state = scope.setdefault("state", {})
         state["received"] = received
         state["request_id"] = request_id = new_id("chatcmpl")
-        visit = Visit(request_id)
+        parent = Headers(scope=scope).get("traceparent")
+        visit = Visit(request_id, traceparent=parent)
         entered = current_visit.set(visit)
         status = 500
 
