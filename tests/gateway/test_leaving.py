@@ -59,7 +59,7 @@ async def test_leaving_frees_the_slots(services, address, stream, kiki):
 
 
 STORY = "Write a very long story about the sea."
-ENDPOINTS = {
+ENDPOINTS: dict[str, dict[str, object]] = {
     "/v1/completions": {"prompt": ["Once upon a time", "It was a dark night"]},
     "/v1/responses": {"input": STORY},
 }
