@@ -1,5 +1,7 @@
 # make serve   sets everything up and starts the gateway
 # make test    sets up the training and test packages too, and runs lint, types and tests
+# make test-e2e  a real browser and a real Prometheus on real gateways; minutes
+# make observe starts a gateway, Prometheus with the alerts, and traffic, and says where to look
 # make test-faults  kills the memory's writer and the gateway 50 times each, and opens 10,000
 #                   connections; about ten minutes
 # make soak    ten minutes of mixed traffic and faults: nothing may be lost, leak or grow
@@ -8,10 +10,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: serve setup setup-dev test test-faults test-vllm soak lint lock clean
+.PHONY: serve observe setup setup-dev test test-e2e test-faults test-vllm soak lint lock clean
 
 serve: setup
 	$(BIN)/kiki serve
+
+observe: setup .venv/.debian
+	$(BIN)/python -m gateway.observing run
 
 setup: .venv/.packages .venv/.models
 
@@ -47,7 +52,11 @@ setup-dev: .venv/.dev setup
 	@touch $@
 
 test: setup-dev .venv/.debian lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --ignore=tests/e2e/test_observe.py
+
+test-e2e: setup-dev
+	scripts/debian-tools prometheus chromium
+	$(BIN)/python -m pytest tests/e2e
 
 # vLLM's CPU build in an environment of its own: minutes to install, 2.5 GB. One server at a time.
 test-vllm: setup-dev

@@ -79,9 +79,10 @@ OVERVIEW = Dashboard(
         ),
         Panel(
             "Circuits",
-            (Query("kiki_engine_circuit", "{{server}}"),),
+            (Query("kiki_engine_circuit or vector(0)", "{{server}}"),),
             "short",
-            "The circuit breaker of each engine server: 0 closed, 1 half-open, 2 open.",
+            "The circuit breaker of each engine server: 0 closed, 1 half-open, "
+            "2 open; 0 where the engine has none.",
             "stat",
             (1, 2),
         ),
