@@ -111,7 +111,13 @@ async def test_embeddings_refuse_what_they_would_cut_or_cannot_make(openai):
 
     with pytest.raises(NotFoundError, match="all-mpnet-base-v2"):
         await embed(model="text-embedding-3-small")
-    for fields in ({"dimensions": 256}, {"input": "word " * 400}, {"input": ""}, {"input": []}):
+    wrong: list[dict[str, object]] = [
+        {"dimensions": 256},
+        {"input": "word " * 400},
+        {"input": ""},
+        {"input": []},
+    ]
+    for fields in wrong:
         with pytest.raises(BadRequestError):
             await embed(**fields)
     assert (await embed(dimensions=768)).data
