@@ -2,211 +2,27 @@
 
 from __future__ import annotations
 
-from gateway.observing.panels import Dashboard, Panel, Query, Unit
-
-_INTERVAL = "[$__rate_interval]"
-_REQUESTS = f"sum(rate(kiki_requests_total{_INTERVAL}))"
-
-
-def _rate(metric: str, by: str = "") -> str:
-    return f"sum{f' by ({by})' if by else ''} (rate({metric}{_INTERVAL}))"
-
-
-def _share(part: str, whole: str) -> str:
-    return f"{_rate(part)} / {_rate(whole)}"
-
-
-def _quantile(at: float, histogram: str, by: str = "", only: str = "") -> str:
-    labels = f"le, {by}" if by else "le"
-    return f"histogram_quantile({at}, {_rate(f'{histogram}_bucket{only}', labels)})"
-
-
-def _times(title: str, histogram: str, meaning: str, marks: tuple[float, float] | None) -> Panel:
-    """The median, and what the slowest 5 and 1 % see."""
-    queries = tuple(
-        Query(_quantile(at, histogram), name)
-        for at, name in ((0.5, "p50"), (0.95, "p95"), (0.99, "p99"))
-    )
-    return Panel(title, queries, "s", meaning, marks=marks)
-
-
-def _counted(
-    title: str, metric: str, by: str, meaning: str, *, unit: Unit = "cps", rare: bool = False
-) -> Panel:
-    """A counter's rate by a label; a ``rare`` one may have no series yet, which is a zero."""
-    expr = _rate(metric, by) + (" or vector(0)" if rare else "")
-    return Panel(title, (Query(expr, f"{{{{{by}}}}}"),), unit, meaning)
-
-
-_FIRST_TOKEN = _times(
-    "Time to first token",
-    "gen_ai_server_time_to_first_token_seconds",
-    "From the request to the first text of its answer; streamed answers.",
-    (5, 10),
-)
-_REQUEST_TIME = _times(
-    "Request time",
-    "gen_ai_server_request_duration_seconds",
-    "Whole requests that generate. Long answers take long: compare with the time a token.",
-    None,
-)
-_QUEUE_TIME = _times(
-    "Wait for the engine",
-    "kiki_queue_seconds",
-    "How long requests waited for a place at the engine; replicas are added by it.",
-    (5, 10),
-)
-
-OVERVIEW = Dashboard(
-    "kiki-overview",
-    "kiki: overview",
-    (
-        Panel(
-            "Gateway up",
-            (Query('up{job="kiki"}', "{{instance}}"),),
-            "short",
-            "1 while Prometheus can scrape the gateway.",
-            "stat",
-            (1, 0.5),
-        ),
-        Panel(
-            "Engine ready",
-            (Query("kiki_engine_ready", "{{instance}}"),),
-            "short",
-            "1 while the engine can generate; without it every request gets a 503.",
-            "stat",
-            (1, 0.5),
-        ),
-        Panel(
-            "Circuits",
-            (Query("kiki_engine_circuit or vector(0)", "{{server}}"),),
-            "short",
-            "The circuit breaker of each engine server: 0 closed, 1 half-open, "
-            "2 open; 0 where the engine has none.",
-            "stat",
-            (1, 2),
-        ),
-        _counted(
-            "Requests",
-            "kiki_requests_total",
-            "status",
-            "Requests a second by HTTP status.",
-            unit="reqps",
-        ),
-        Panel(
-            "Failed requests",
-            (
-                Query(
-                    f'1 - sum(rate(kiki_requests_total{{status!~"5.."}}{_INTERVAL})) / {_REQUESTS}',
-                    "5xx",
-                ),
-            ),
-            "percentunit",
-            "The share that got a 5xx: kiki's or the engine's fault.",
-            marks=(0.01, 0.05),
-        ),
-        _counted(
-            "Refused requests",
-            "kiki_rejections_total",
-            "reason",
-            "Requests refused a second by error code; queue_full asks for more replicas.",
-            unit="reqps",
-            rare=True,
-        ),
-        _REQUEST_TIME,
-        _FIRST_TOKEN,
-        _QUEUE_TIME,
-        Panel(
-            "Queue and rows",
-            (Query("kiki_queue_depth", "waiting"), Query("kiki_engine_rows", "at the engine")),
-            "short",
-            "Requests that wait, and rows that the engine has been given.",
-        ),
-        _counted("Tokens", "kiki_tokens_total", "kind", "Tokens a second that the engine counted."),
-        _counted(
-            "Broken streams",
-            "kiki_broken_streams_total",
-            "reason",
-            "Streams that ended with an error after their 200.",
-            rare=True,
-        ),
-    ),
-)
-
-LATENCY = Dashboard(
-    "kiki-latency",
-    "kiki: stages and latency",
-    (
-        Panel(
-            "Stages, median",
-            (Query(_quantile(0.5, "kiki_stage_latency_seconds", "stage"), "{{stage}}"),),
-            "s",
-            "The time of each of the seven stages; infer is the model's.",
-        ),
-        Panel(
-            "Stages, p95",
-            (Query(_quantile(0.95, "kiki_stage_latency_seconds", "stage"), "{{stage}}"),),
-            "s",
-            "What the slowest 5 % of turns see of each stage.",
-        ),
-        _times(
-            "The gateway's own time",
-            "kiki_gateway_overhead_seconds",
-            "A turn without embedder, stores and engine: what kiki itself costs.",
-            (0.02, 0.05),
-        ),
-        _FIRST_TOKEN,
-        _times(
-            "Time per output token",
-            "gen_ai_server_time_per_output_token_seconds",
-            "Each token after a row's first, as the engine gives them.",
-            None,
-        ),
-        _QUEUE_TIME,
-        _REQUEST_TIME,
-        Panel(
-            "Tokens a turn, p95",
-            (
-                Query(
-                    _quantile(0.95, "gen_ai_client_token_usage", "gen_ai_token_type"),
-                    "{{gen_ai_token_type}}",
-                ),
-            ),
-            "short",
-            "Longer prompts and answers explain longer times.",
-        ),
-        Panel(
-            "Process",
-            (Query("process_resident_memory_bytes", "memory"),),
-            "bytes",
-            "The gateway process's memory, without the engine's.",
-        ),
-        Panel(
-            "Event loop",
-            (Query("kiki_tasks", "tasks"),),
-            "short",
-            "Tasks in the event loop; a line that never falls back is a leak.",
-        ),
-    ),
-)
+from gateway.observing.overview import LATENCY, OVERVIEW
+from gateway.observing.panels import Dashboard, Panel, Query
+from gateway.observing.queries import counted, quantile, share
 
 ADAPTERS = Dashboard(
     "kiki-adapters",
     "kiki: adapters and routing",
     (
-        _counted(
+        counted(
             "Routes by domain",
             "kiki_routing_decisions_total",
             "domain",
             "Turns by their first domain; base where nothing was sure enough.",
         ),
-        _counted(
+        counted(
             "Routes by confidence",
             "kiki_routing_decisions_total",
             "confidence",
             "How sure the router was. A drift downwards: callers ask what it was not trained on.",
         ),
-        _counted("Plans", "kiki_plans_total", "plan", "Turns by plan: single, blend or panel."),
+        counted("Plans", "kiki_plans_total", "plan", "Turns by plan: single, blend or panel."),
         Panel(
             "Adapters",
             (
@@ -225,13 +41,13 @@ ADAPTERS = Dashboard(
             "stat",
             (1, 5),
         ),
-        _counted(
+        counted(
             "Turns by adapter",
             "kiki_adapter_turns_total",
             "adapter",
             "Turns in which an adapter was active.",
         ),
-        _counted(
+        counted(
             "Swaps",
             "kiki_adapter_swap_seconds_count",
             "method",
@@ -239,11 +55,11 @@ ADAPTERS = Dashboard(
         ),
         Panel(
             "Swap time, p95",
-            (Query(_quantile(0.95, "kiki_adapter_swap_seconds", "method"), "{{method}}"),),
+            (Query(quantile(0.95, "kiki_adapter_swap_seconds", "method"), "{{method}}"),),
             "s",
             "How long a mix took to become active.",
         ),
-        _counted(
+        counted(
             "Left out of a mix",
             "kiki_adapters_left_out_total",
             "adapter",
@@ -254,16 +70,14 @@ ADAPTERS = Dashboard(
             "Prefix cache",
             (
                 Query(
-                    _share(
-                        "kiki_prefix_cache_hit_tokens_total", 'kiki_tokens_total{kind="prompt"}'
-                    ),
+                    share("kiki_prefix_cache_hit_tokens_total", 'kiki_tokens_total{kind="prompt"}'),
                     "hits",
                 ),
             ),
             "percentunit",
             "The share of prompt tokens that the engine had in its cache.",
         ),
-        _counted(
+        counted(
             "Advisor",
             "kiki_advice_total",
             "outcome",
@@ -298,10 +112,10 @@ MEMORY = Dashboard(
             "Journalled episodes that the cerebellum has not decided on.",
             marks=(500, 1000),
         ),
-        _counted("Recalls", "kiki_recalls_total", "outcome", "What the memory had for each turn."),
+        counted("Recalls", "kiki_recalls_total", "outcome", "What the memory had for each turn."),
         Panel(
             "Useful recalls",
-            (Query(_share("kiki_useful_recalls_total", 'kiki_recalls_total{outcome="hit"}'), ""),),
+            (Query(share("kiki_useful_recalls_total", 'kiki_recalls_total{outcome="hit"}'), ""),),
             "percentunit",
             "The share of hits of which the answer took up a word only they held; an estimate.",
         ),
@@ -309,18 +123,18 @@ MEMORY = Dashboard(
             "Recalled a hit",
             (
                 Query(
-                    _share("kiki_recalled_episodes_total", 'kiki_recalls_total{outcome="hit"}'),
+                    share("kiki_recalled_episodes_total", 'kiki_recalls_total{outcome="hit"}'),
                     "episodes",
                 ),
                 Query(
-                    _share("kiki_recalled_notes_total", 'kiki_recalls_total{outcome="hit"}'),
+                    share("kiki_recalled_notes_total", 'kiki_recalls_total{outcome="hit"}'),
                     "facts and summaries",
                 ),
             ),
             "short",
             "How much is put into a prompt when something fits.",
         ),
-        _counted(
+        counted(
             "Cerebellum",
             "kiki_cerebellum_decisions_total",
             "by",
@@ -330,7 +144,7 @@ MEMORY = Dashboard(
             "Recall and write, p95",
             (
                 Query(
-                    _quantile(
+                    quantile(
                         0.95, "kiki_stage_latency_seconds", "stage", '{stage=~"recall|write"}'
                     ),
                     "{{stage}}",
@@ -346,7 +160,7 @@ QUALITY = Dashboard(
     "kiki-quality",
     "kiki: quality",
     (
-        _counted(
+        counted(
             "Panels",
             "kiki_negotiations_total",
             "how",
@@ -365,19 +179,19 @@ QUALITY = Dashboard(
             "The share of panels, over a day, in which dissent was called for. Under 10 % or over "
             "90 %: calibrate catfish_below anew.",
         ),
-        _counted(
+        counted(
             "Audits of verdicts",
             "kiki_verdict_audits_total",
             "outcome",
             "A hit is a judge whose verdict followed a bias.",
         ),
-        _counted(
+        counted(
             "Looks for bias",
             "kiki_bias_reviews_total",
             "action",
             "Answers that were looked at, by what came of it.",
         ),
-        _counted(
+        counted(
             "Bias found",
             "kiki_bias_findings_total",
             "type",
@@ -387,7 +201,7 @@ QUALITY = Dashboard(
             "Second look, p95",
             (
                 Query(
-                    _quantile(
+                    quantile(
                         0.95, "kiki_stage_latency_seconds", "stage", '{stage=~"negotiate|antibias"}'
                     ),
                     "{{stage}}",
