@@ -34,6 +34,13 @@ def dashboards() -> None:
 @click.option("--requests", type=int, help="End after so many; default: at Ctrl-C.")
 def run(rules: Path, requests: int | None) -> None:
     """Start a gateway and Prometheus, drive traffic, and say where to look."""
+    try:
+        _observe(rules, requests)
+    except KeyboardInterrupt:
+        click.echo("\nStopped")
+
+
+def _observe(rules: Path, requests: int | None) -> None:
     click.echo("Starting a gateway and Prometheus, with a memory of their own")
     with (
         tempfile.TemporaryDirectory(prefix="kiki-observe-") as folder,
@@ -45,16 +52,12 @@ def run(rules: Path, requests: int | None) -> None:
         click.echo(f"Grafana      KIKI_PROMETHEUS_URL={prometheus.url}, see deploy/grafana")
         click.echo("Ctrl-C ends all of it.")
         statuses: Counter[int] = Counter()
-        try:
-            for sent in islice(traffic(gateway.url), requests):
-                statuses[sent.status] += 1
-                firing = ", ".join(sorted(prometheus.firing())) or "none"
-                told = ", ".join(f"{number} x {status}" for status, number in statuses.items())
-                click.echo(f"\r\x1b[Ksent {told}; alerts that fire: {firing}", nl=False)
-        except KeyboardInterrupt:
-            click.echo("\nStopping")
-        else:
-            click.echo()
+        for sent in islice(traffic(gateway.url), requests):
+            statuses[sent.status] += 1
+            firing = ", ".join(sorted(prometheus.firing())) or "none"
+            told = ", ".join(f"{number} x {status}" for status, number in statuses.items())
+            click.echo(f"\r\x1b[Ksent {told}; alerts that fire: {firing}", nl=False)
+        click.echo()
 
 
 def main() -> None:
@@ -67,8 +70,6 @@ def main() -> None:
     except KikiError as error:
         click.echo(f"observe: {error}", err=True)
         sys.exit(error.exit_code)
-    except (KeyboardInterrupt, click.Abort):
-        sys.exit(130)
 
 
 if __name__ == "__main__":
