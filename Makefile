@@ -52,7 +52,7 @@ setup-dev: .venv/.dev setup
 	@touch $@
 
 test: setup-dev .venv/.debian lint
-	$(BIN)/python -m pytest --ignore=tests/e2e/test_observe.py
+	$(BIN)/python -m pytest --ignore=tests/e2e
 
 test-e2e: setup-dev
 	scripts/debian-tools prometheus chromium
