@@ -45,8 +45,8 @@ export function table(caption, columns, rows) {
     make("tr", { class: kind }, cells.map((cell, place) => place
       ? make("td", { class: columns[place][1] }, cell)
       : make("th", { scope: "row" }, cell))));
-  return make("div", { class: "scroll" }, make("table", {}, make("caption", {}, caption),
-    make("thead", {}, make("tr", {}, head)), make("tbody", {}, body)));
+  return make("table", {}, make("caption", {}, caption),
+    make("thead", {}, make("tr", {}, head)), make("tbody", {}, body));
 }
 
 /** A list of names and values. */
