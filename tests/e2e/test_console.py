@@ -158,6 +158,7 @@ def test_an_answer_streams_in_and_its_seven_stages_are_told(console):
     expect(opened(told, "mount").get_by_role("table", name="Adapters")).to_contain_text("1.000")
     expect(opened(told, "infer")).to_contain_text("prompt tokens")
     expect(opened(told, "write")).to_contain_text("chatcmpl-")
+    page.locator("article").first.scroll_into_view_if_needed()
     picture(page, "chat")
 
 
@@ -349,7 +350,8 @@ def test_axe_finds_nothing_in_any_view_and_no_view_is_too_wide(console, colours)
             page.locator("#route-form").get_by_role("button").click()
         expect(page.locator(f"#view-{view}").locator(ready).first).to_be_visible()
         assert violations(page) == [], view
-    picture(page, f"health-{colours}")
+    if colours == "dark":
+        picture(page, "health")
     page.set_viewport_size(NARROW)
     for view in ("chat", "route", "memory", "health"):
         page.get_by_role("link", name=view).click()
