@@ -54,6 +54,7 @@ setup-dev: .venv/.dev setup
 test: setup-dev .venv/.debian lint
 	$(BIN)/python -m pytest --ignore=tests/e2e
 
+# KIKI_TEST_SCREENSHOTS=docs takes the pictures of docs/console.md anew.
 test-e2e: setup-dev
 	scripts/debian-tools prometheus chromium
 	$(BIN)/python -m pytest tests/e2e
