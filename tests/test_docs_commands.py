@@ -63,7 +63,7 @@ def test_the_commands_of_a_block_run(text, address, tmp_path):
     paths = [str(Path(sys.executable).parent), os.environ["PATH"]]
     environment = os.environ | {
         "PATH": os.pathsep.join(paths),
-        "KIKI_CLONE": str(ROOT),
+        "CLONE": str(ROOT),
         "KIKI_DATA_DIR": str(tmp_path / "data"),
     }
     script = text.replace(HERE, address).replace(".venv/bin/", "").replace("curl ", "curl -f ")
