@@ -12,7 +12,12 @@ from adapters.engines.base import Message
 from adapters.mix import Mix
 from gateway.admission.sizes import check_sizes
 from gateway.api.chat_schemas import ChatRequest
-from gateway.api.fields import clean_text, refuse_message_extras, refuse_unserved
+from gateway.api.fields import (
+    check_writable,
+    clean_text,
+    refuse_message_extras,
+    refuse_unserved,
+)
 from gateway.api.owner import owner_of
 from gateway.api.sampling import sampling_of, variables_of
 from gateway.api.schemas import ChatMessage
@@ -65,16 +70,17 @@ def ask_of(
 
 
 def check_request(settings: Settings, body: ChatRequest) -> None:
-    """Raises TooLargeError for more messages, tools or levels than the settings allow."""
+    """Raises TooLargeError for more messages, tools or levels than the settings allow, and
+    RequestError for what can't be written down again for an engine, or in an answer."""
     schemas: dict[str, object] = {"chat_template_kwargs": body.chat_template_kwargs or {}}
     if body.response_format and body.response_format.json_schema:
         schemas["response_format"] = body.response_format.json_schema.schema_
-    check_sizes(
-        settings,
-        messages=len(body.messages),
-        tools=[tool.function.parameters or {} for tool in body.tools or ()],
-        schemas=schemas,
-    )
+    tools = [tool.function.parameters or {} for tool in body.tools or ()]
+    check_sizes(settings, messages=len(body.messages), tools=tools, schemas=schemas)
+    given = schemas | {"tools": tools, "stop": body.stop, "kiki.adapters": body.kiki.adapters}
+    for param, value in given.items():
+        if value:
+            check_writable(value, param)
 
 
 def _as_written(ask: Ask, body: ChatRequest) -> Ask:

@@ -3,6 +3,7 @@ silently dropped or changed."""
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from kiki.errors import RequestError
@@ -86,3 +87,16 @@ def clean_text(text: str, param: str) -> str:
             fix="Send valid Unicode text.",
         )
     return text
+
+
+def check_writable(value: object, param: str) -> None:
+    """Raises RequestError for a value that no JSON in UTF-8 can hold, though a body's may: NaN,
+    Infinity, half a surrogate pair."""
+    try:
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except ValueError:
+        raise RequestError(
+            "It holds half a surrogate pair, or a number that JSON hasn't (NaN, Infinity).",
+            param=param,
+            fix="Send valid Unicode text and finite numbers.",
+        ) from None

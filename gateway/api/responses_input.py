@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from gateway.api.asking import ask_of
 from gateway.api.chat_schemas import ChatRequest
-from gateway.api.fields import refuse_unknown, unserved
+from gateway.api.fields import check_writable, refuse_unknown, unserved
 from gateway.api.responses_schemas import (
     CallItem,
     CallOutputItem,
@@ -56,6 +56,9 @@ def ask_for(
     for name in body.include or ():
         if name not in _INCLUDED:
             raise unserved("include", f"kiki can't include {name!r}.")
+    check_writable(body.metadata, "metadata")
+    if body.text and body.text.format:
+        check_writable(body.text.format.description, "text.format.description")
     items = [item for link in before for item in _stored(link)] + input_items(body)
     with renamed():
         chat = ChatRequest.model_validate(_chat_fields(body, items))

@@ -13,6 +13,7 @@ from kiki.errors import RequestError
 
 MAX_STOPS = 4
 MAX_BIAS = 100.0
+MAX_DIGITS = 10  # of a token's id
 ANY_OBJECT: Mapping[str, object] = {"type": "object"}
 
 
@@ -66,7 +67,7 @@ def _top_logprobs(body: ChatRequest, engine: Capabilities) -> int:
 def _logit_bias(body: ChatRequest, engine: Capabilities) -> tuple[tuple[int, float], ...]:
     biases = []
     for name, bias in (body.logit_bias or {}).items():
-        known = name.isascii() and name.isdigit()
+        known = name.isascii() and name.isdigit() and len(name) <= MAX_DIGITS
         if not known or (engine.vocabulary is not None and int(name) >= engine.vocabulary):
             raise RequestError(
                 f"{name!r} is no token of this model.",
