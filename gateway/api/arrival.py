@@ -11,6 +11,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.access.visit import Visit, current_visit
+from gateway.api.errors import log_failure, own_error
 from gateway.telemetry import Telemetry
 
 log = logging.getLogger("kiki.requests")
@@ -35,16 +36,23 @@ class ArrivalMiddleware:
         visit = Visit(request_id, traceparent=parent)
         entered = current_visit.set(visit)
         status = 500
+        begun = False
 
         async def watch(message: Message) -> None:
-            nonlocal status
+            nonlocal status, begun
             if message["type"] == "http.response.start":
+                begun = True
                 status = message["status"]
                 MutableHeaders(scope=message)["x-request-id"] = request_id
             await send(message)
 
         try:
             await self._app(scope, receive, watch)
+        except Exception as error:  # here, where the log and the answer still have the id
+            log_failure(scope, error)
+            if begun:
+                raise
+            await own_error()(scope, receive, watch)
         finally:
             seconds = time.perf_counter() - received
             model = state.get("model", "unknown")

@@ -11,6 +11,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.types import Scope
 
 from kiki.errors import KikiError, LimitError, RequestError
 
@@ -48,7 +49,6 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(KikiError, _on_kiki_error)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
-    app.add_exception_handler(Exception, _on_any_error)
 
 
 async def _on_kiki_error(request: Request, error: Exception) -> JSONResponse:
@@ -83,8 +83,13 @@ async def _on_http_exception(request: Request, error: Exception) -> JSONResponse
     return JSONResponse(body, status_code=error.status_code, headers=error.headers)
 
 
-async def _on_any_error(request: Request, error: Exception) -> JSONResponse:
-    log.exception("%s %s failed", request.method, request.url.path, exc_info=error)
+def log_failure(scope: Scope, error: Exception) -> None:
+    """Logs an error that no handler knows, or that came when the answer had begun."""
+    log.error("%s %s failed", scope["method"], scope["path"], exc_info=error)
+
+
+def own_error() -> JSONResponse:
+    """The response for it."""
     return JSONResponse(OWN_ERROR, status_code=500)
 
 
