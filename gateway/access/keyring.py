@@ -18,7 +18,7 @@ log = logging.getLogger("kiki.keys")
 
 RECHECK_S = 0.2
 _HOW = "Send it as: Authorization: Bearer KEY. The operator makes one with: kiki keys create NAME"
-_Signature = tuple[int, int, int]
+_Signature = tuple[int, int, int, int]
 
 
 class Keyring:
@@ -99,4 +99,5 @@ def _signature(file: Path) -> _Signature | None:
         status = file.stat()
     except OSError:
         return None
-    return status.st_mtime_ns, status.st_size, status.st_ino
+    # ctime: a file that is made readable is a changed one.
+    return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino

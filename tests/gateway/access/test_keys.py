@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import stat
 from datetime import UTC, datetime, timedelta
 
@@ -98,6 +99,26 @@ def test_a_broken_file_leaves_the_keys_as_they_were(tmp_path, caplog):
     assert "anna.sha256" in caplog.text
     with pytest.raises(SettingsError, match=r"anna\.sha256"):
         Keyring(file)
+
+
+def test_a_file_that_is_made_whole_again_is_read_also_where_its_time_and_size_are_the_same(
+    tmp_path,
+):
+    file = tmp_path / "keys.toml"
+    made(file)
+    keyring, before = Keyring(file), file.stat()
+    bob = made(file, "bob")
+    whole = file.read_text()
+
+    def put(text: str) -> None:
+        file.write_text(text)
+        os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+    put("=" * len(whole))
+    with pytest.raises(AccessError):
+        keyring.find(bob)
+    put(whole)
+    assert keyring.find(bob).name == "bob"
 
 
 def test_a_key_ends_when_it_says(tmp_path):
