@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 from adapters.engines.base import TokenLogprob, Usage
 from adapters.engines.tasks import end_tasks
 from gateway import replies
+from gateway.access.visit import Visit, current_visit
 from gateway.api.asking import ask_of
 from gateway.api.chat_schemas import MAX_CHOICES, ChatRequest, StreamOptions
 from gateway.api.chat_schemas import Usage as UsageBody
@@ -236,7 +237,12 @@ async def _together(
     """The pieces of all turns as they come; the first turn that fails ends them all."""
     queue: asyncio.Queue[tuple[int, Piece | Exception | None]] = asyncio.Queue()
 
+    visit = current_visit.get() or Visit("")
+
     async def pump(place: int, turn: Turn) -> None:
+        # Each turn waits for places of its own: that another one began is no claim.
+        own = replace(visit, tokens=0, began=False)
+        current_visit.set(own)
         try:
             async with aclosing(services.pipeline.answer(turn)) as pieces:
                 async for piece in pieces:
@@ -244,6 +250,8 @@ async def _together(
             queue.put_nowait((place, None))
         except Exception as error:  # whatever it is, it is raised where the pieces are read
             queue.put_nowait((place, error))
+        finally:
+            visit.tokens += own.tokens
 
     tasks = {asyncio.create_task(pump(place, turn)) for place, turn in enumerate(turns)}
     try:

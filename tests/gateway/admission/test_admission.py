@@ -173,6 +173,21 @@ async def test_a_full_queue_is_429_before_anything_is_generated(changed):
     assert int(refused.headers["retry-after"]) >= 1
 
 
+async def test_each_prompt_of_a_completion_waits_for_a_place_like_a_request(changed):
+    services = changed(queue_limit=0, queue_ahead=0)
+    engine = services.engine.inner
+    engine = AdmittedEngine(engine, places_for(engine, services.settings))
+    pipeline = replace(services.pipeline, infer=InferStage(engine))
+    http = client_of(replace(services, engine=engine, pipeline=pipeline))
+    body: dict[str, object] = {"model": "base", "max_tokens": 20}
+    slots = engine.capabilities.slots
+    for prompts, status in ((slots, 200), (slots + 1, 429)):
+        prompt = ["Once upon a time"] * prompts
+        answer = await http.post("/v1/completions", json=body | {"prompt": prompt})
+        assert answer.status_code == status, answer.text
+    assert engine.places.rows_running == engine.places.waiting == 0
+
+
 async def test_a_draining_gateway_finishes_what_runs_and_takes_nothing_new(changed):
     services = changed()
     http = client_of(services)
