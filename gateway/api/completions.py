@@ -133,6 +133,9 @@ def _asks(request: Request, body: CompletionRequest, services: Services) -> list
             raise unserved(name, f"kiki can't serve {name!r}.")
     if body.kiki.plan == "panel":
         raise unserved("kiki.plan", "A continuation is one model's: there is no panel.")
+    for name in ("negotiate", "antibias", "explain", "conversation"):
+        if getattr(body.kiki, name):
+            raise unserved(f"kiki.{name}", f"A continuation has no {name!r}; a chat has.")
     prompts = [body.prompt] if isinstance(body.prompt, str) else body.prompt
     if not prompts or len(prompts) > MAX_PROMPTS:
         raise RequestError(f"prompt takes one to {MAX_PROMPTS} texts.", param="prompt")

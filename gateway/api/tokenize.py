@@ -76,6 +76,9 @@ def _request(body: TokenizeRequest, services: Services) -> GenerateRequest:
     if body.add_special_tokens not in (None, body.messages is None):
         raise unserved("add_special_tokens", "kiki can't change which special tokens are added.")
     if body.prompt is not None:
+        for name in ("tools", "chat_template_kwargs"):
+            if getattr(body, name):
+                raise unserved(name, f"{name} go with messages: no template writes a text.")
         return GenerateRequest((), prompt=clean_text(body.prompt, "prompt"))
     chat = ChatRequest(
         model=body.model,

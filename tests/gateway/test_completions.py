@@ -71,6 +71,10 @@ async def test_log_probabilities_are_listed_by_token(openai):
         ({"prompt": ["a", ""]}, "prompt[1]"),
         ({"logprobs": 6}, "logprobs"),
         ({"kiki": {"plan": "panel"}}, "kiki.plan"),
+        ({"kiki": {"negotiate": True}}, "kiki.negotiate"),
+        ({"kiki": {"antibias": True}}, "kiki.antibias"),
+        ({"kiki": {"explain": True}}, "kiki.explain"),
+        ({"kiki": {"conversation": "c"}}, "kiki.conversation"),
         ({"messages": []}, "messages"),
     ],
 )
