@@ -9,6 +9,13 @@ from pydantic_settings import BaseSettings
 class ConnectionSettings(BaseSettings):
     """What a caller's connection may take."""
 
+    workers: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Processes that answer; more than one needs vllm_urls. The first owns the "
+        "memory.",
+    )
     request_arrival_s: float = Field(
         30.0,
         gt=0,

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from typing import cast
 
 from adapters.catalog import Catalog
 from adapters.engines.base import Engine
@@ -39,6 +40,7 @@ from gateway.stages.route import RouteStage
 from gateway.stages.write import WriteStage
 from gateway.telemetry import Telemetry
 from gateway.tracing import tracing
+from gateway.workers.memory import SharedMemory, own_arguments, served
 from kiki.errors import StoreError
 from memory import Aeon, MemoryStatus
 from memory.cerebellum import Cerebellum
@@ -114,8 +116,13 @@ class Services:
             return MemoryStatus(state="degraded", episodes=0, lag=0, last_error=str(error))
 
     @classmethod
-    async def start(cls, settings: Settings, files: ModelFiles) -> Services:
-        """Load and start all parts. Raises KikiError when one of them can't."""
+    async def start(
+        cls, settings: Settings, files: ModelFiles, shared: SharedMemory | None = None
+    ) -> Services:
+        """Load and start all parts. Raises KikiError when one of them can't.
+
+        With ``shared`` this is one of several workers, of which one owns the memory.
+        """
         keyring = Keyring.of(settings)
         table = load_domains()
         choice = choose_engine(settings, Machine.here())
@@ -154,18 +161,26 @@ class Services:
                 timeout_s=settings.cerebellum_timeout_ms / 1000,
                 decided=telemetry.count_decision,
             )
-            aeon = Aeon(
-                folder,
-                embedding_id=embedder.id,
-                embed=embedder.embed,
-                cerebellum=cerebellum,
-                stores=settings.stores(),
-            )
-            await asyncio.to_thread(aeon.open)
+            aeon: Aeon
+            if shared is None or shared.owner:
+                aeon = Aeon(
+                    folder,
+                    embedding_id=embedder.id,
+                    embed=embedder.embed,
+                    cerebellum=cerebellum,
+                    stores=settings.stores(),
+                )
+                await asyncio.to_thread(aeon.open)
+                stack.push_async_callback(asyncio.to_thread, aeon.close)
+            else:
+                aeon = cast(Aeon, shared.remote())
+                settings = settings.model_copy(update={"sleep_at": None})  # the owner sleeps
             judges = await stack.enter_async_context(judging(settings, engine))
             (await asyncio.to_thread(default_detector)).check(embedder.id)
-            stack.push_async_callback(asyncio.to_thread, aeon.close)
             nights = await stack.enter_async_context(sleeping(aeon, settings, ask))
+            if shared and shared.owner:
+                own = own_arguments(embedder.count_tokens, ask, lambda: False)
+                stack.enter_context(served(aeon, shared, own))
             await starting
             if settings.adapters_watch:
                 await stack.enter_async_context(adapter_set.watched())

@@ -55,12 +55,16 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """``requests`` of each latency, ``seconds`` and ``connections`` of each throughput."""
+    """``requests`` of each latency, ``seconds`` and ``connections`` of each throughput.
+
+    With ``workers`` above 1 a second gateway, of so many processes, is measured beside the first.
+    """
 
     rounds: int = 5
     requests: int = 300
     seconds: float = 2.0
     connections: int = 16
+    workers: int = 1
 
 
 def measure(sizes: Sizes, litellm: Path | None, progress: Progress) -> Report:
@@ -77,6 +81,10 @@ def measure(sizes: Sizes, litellm: Path | None, progress: Progress) -> Report:
             Target("bare_proxy", *proxy, stub_server.MODEL),
             Target("kiki", kiki.url, kiki.pid, "base"),
         ]
+        if sizes.workers > 1:
+            several = SETTINGS | {"vllm_urls": stub[0], "workers": str(sizes.workers)}
+            pool = stack.enter_context(running_gateway(several))
+            targets.append(Target("workers", pool.url, None, "base"))
         if litellm:
             url = stack.enter_context(running_litellm(litellm, stub[0], stub_server.MODEL))
             targets.append(Target("litellm", url, None, "base"))
@@ -136,6 +144,8 @@ def _metrics(runs: Mapping[str, list[_Round]]) -> dict[str, Metric]:
         "rps": median([one.rps for one in kiki], "1/s"),
         "rps_over_bare_proxy": _ratio(kiki, runs["bare_proxy"]),
     }
+    if "workers" in runs:
+        metrics["rps_workers_over_one"] = _ratio(runs["workers"], kiki)
     if "litellm" in runs:
         metrics["rps_over_litellm"] = _ratio(kiki, runs["litellm"])
     for name, rounds in runs.items():

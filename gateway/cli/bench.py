@@ -39,17 +39,29 @@ def pipeline(as_json: bool, requests: int, episodes: int) -> None:
 )
 @click.option("--connections", type=click.IntRange(1, 1000), default=16, show_default=True)
 @click.option(
+    "--workers",
+    type=click.IntRange(1, 64),
+    default=1,
+    show_default=True,
+    help="Measure a gateway of so many processes too.",
+)
+@click.option(
     "--litellm",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="LiteLLM's program, of an environment of its own: pip install 'litellm[proxy]'.",
 )
 def gateway(
-    as_json: bool, rounds: int, seconds: float, connections: int, litellm: Path | None
+    as_json: bool,
+    rounds: int,
+    seconds: float,
+    connections: int,
+    workers: int,
+    litellm: Path | None,
 ) -> None:
     """What the gateway adds to a server that answers at once, beside a proxy that does nothing."""
     from gateway.bench.gateway import Sizes, measure
 
-    sizes = Sizes(rounds=rounds, seconds=seconds, connections=connections)
+    sizes = Sizes(rounds=rounds, seconds=seconds, connections=connections, workers=workers)
     _show(lambda progress: measure(sizes, litellm, progress), as_json)
 
 

@@ -14,6 +14,7 @@ from kiki.errors import SettingsError
 
 if TYPE_CHECKING:
     from gateway.assets import ModelFiles
+    from gateway.workers.ready import Ready
 
 
 @click.command("serve")
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 @click.option("--quantization", help="vLLM: how the weights are quantised, for example awq.")
 @click.option("--tensor-parallel-size", type=int, help="vLLM: GPUs that share one model.")
 @click.option("--gpu-memory-utilization", type=float, help="vLLM: share of the GPU's memory.")
+@click.option("--workers", type=int, help="Processes that answer, where vLLM runs elsewhere.")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]))
 def command(
     host: str | None,
@@ -37,6 +39,7 @@ def command(
     quantization: str | None,
     tensor_parallel_size: int | None,
     gpu_memory_utilization: float | None,
+    workers: int | None,
     log_level: str | None,
 ) -> None:
     """Start the gateway; model files that are missing are pulled first."""
@@ -50,6 +53,7 @@ def command(
         vllm_quantization=quantization,
         vllm_tensor_parallel_size=tensor_parallel_size,
         vllm_gpu_memory_utilization=gpu_memory_utilization,
+        workers=workers,
         log_level=log_level,
     )
     Keyring.of(settings)  # what is wrong with the keys is said before anything is loaded
@@ -60,7 +64,10 @@ def command(
 
     with pulling() as progress:
         files = ensure_models(settings, progress)
-    _run(settings, files, listener)
+    if settings.workers > 1:
+        _run_workers(settings, files, listener)
+    else:
+        _run(settings, files, listener)
 
 
 def listen(settings: Settings) -> socket.socket:
@@ -93,23 +100,39 @@ def _run(settings: Settings, files: ModelFiles, listener: socket.socket) -> None
     from gateway.logs import configure_logging
     from gateway.server import serve
     from gateway.services import Services
+    from gateway.workers.ready import Ready
 
     configure_logging(settings.log_level, settings.log_format, settings.log_file)
-    host, port = listener.getsockname()[:2]
 
     def say_ready(services: Services) -> None:
-        address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-        names = ", ".join(services.engine.adapters) or "none"
-        what = services.engine.capabilities
-        click.echo(f"kiki answers on {address}/v1 (base {what.model}, engine {what.name})")
-        click.echo(f"adapters: {names}")
-        for refusal in services.adapter_set.refused:
-            click.echo(f"left out: {refusal.name}: {refusal.reason}")
-        click.echo(f"memory: {settings.data_dir / 'memory'}")
-        click.echo(f"access: {_access(services.keyring, settings)}")
+        _greet(settings, listener, Ready.of(services), services.keyring)
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve(settings, files, listener, say_ready))
+
+
+def _run_workers(settings: Settings, files: ModelFiles, listener: socket.socket) -> None:
+    from gateway.logs import configure_logging
+    from gateway.workers.pool import Pool
+
+    configure_logging(settings.log_level, settings.log_format, settings.log_file)
+
+    def say_ready(ready: Ready) -> None:
+        _greet(settings, listener, ready, Keyring.of(settings))
+        click.echo(f"workers: {settings.workers}; the first owns the memory")
+
+    Pool(settings, files, listener).serve(say_ready)
+
+
+def _greet(settings: Settings, listener: socket.socket, ready: Ready, keyring: Keyring) -> None:
+    host, port = listener.getsockname()[:2]
+    address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    click.echo(f"kiki answers on {address}/v1 (base {ready.model}, engine {ready.engine})")
+    click.echo(f"adapters: {', '.join(ready.adapters) or 'none'}")
+    for name, reason in ready.left_out:
+        click.echo(f"left out: {name}: {reason}")
+    click.echo(f"memory: {settings.data_dir / 'memory'}")
+    click.echo(f"access: {_access(keyring, settings)}")
 
 
 def _access(keyring: Keyring, settings: Settings) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
@@ -14,6 +15,7 @@ from prometheus_client import (
     ProcessCollector,
     generate_latest,
 )
+from prometheus_client.multiprocess import MultiProcessCollector
 
 # The buckets that OpenTelemetry's GenAI conventions ask for, in seconds.
 GENAI_SECONDS = tuple(0.01 * 2**n for n in range(14))
@@ -47,7 +49,9 @@ class Metrics:
 
     def gauge(self, name: str, meaning: str, *labels: str) -> Gauge:
         self.described.append(Described(name, "gauge", labels, meaning))
-        return Gauge(name, meaning, labels, registry=self.registry)
+        # Where several workers run, the one that was asked for metrics last tells.
+        mode: Literal["livemostrecent"] = "livemostrecent"
+        return Gauge(name, meaning, labels, registry=self.registry, multiprocess_mode=mode)
 
     def histogram(
         self, name: str, meaning: str, *labels: str, buckets: tuple[float, ...]
@@ -56,5 +60,9 @@ class Metrics:
         return Histogram(name, meaning, labels, buckets=buckets, registry=self.registry)
 
     def render(self) -> bytes:
-        """Prometheus text format."""
-        return generate_latest(self.registry)
+        """Prometheus text format; where several workers run, of all of them."""
+        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+            return generate_latest(self.registry)
+        together = CollectorRegistry()
+        MultiProcessCollector(together)  # type: ignore[no-untyped-call]
+        return generate_latest(together)
