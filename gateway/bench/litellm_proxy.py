@@ -17,6 +17,12 @@ import httpx
 from kiki.errors import EngineUnavailableError
 
 START_LIMIT_S = 180.0
+_SETTINGS = {
+    # The table of prices comes with the package, and would else be fetched at the start.
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+    # No key, as in front of it kiki has none; it listens on loopback.
+    "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true",
+}
 
 
 @contextmanager
@@ -33,10 +39,12 @@ def running_litellm(program: Path, upstream: str, model: str) -> Iterator[str]:
         port = _free_port()
         url = f"http://127.0.0.1:{port}"
         command = [str(program), "--config", str(file), "--host", "127.0.0.1", "--port", str(port)]
+        # Its packages are its own: those of this environment must not come before them.
+        environment = {name: os.environ[name] for name in os.environ if name != "PYTHONPATH"}
+        environment |= _SETTINGS
         process = subprocess.Popen(
             [*command, "--num_workers", "1", "--telemetry", "False"],
-            # The table of prices comes with the package; without this it is fetched at the start.
-            env=os.environ | {"LITELLM_LOCAL_MODEL_COST_MAP": "True"},
+            env=environment,
             cwd=folder,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -45,6 +45,7 @@ class Pool:
         self._context = get_context("spawn")
         self._key = secrets.token_bytes(32)
         self._workers: dict[int, BaseProcess] = {}
+        self._heard: dict[int, connection.Connection] = {}
         self._delays: dict[int, float] = {}
         self._due: dict[int, float] = {}
         self._began: dict[int, float] = {}
@@ -84,6 +85,7 @@ class Pool:
         process.start()
         told.close()
         self._workers[number] = process
+        self._heard[number] = heard  # one that is started again tells it to nobody, but has to
         self._began[number] = time.monotonic()
         return process, heard
 
