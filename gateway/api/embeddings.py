@@ -8,12 +8,13 @@ from typing import Any, Literal
 
 import numpy as np
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.access.visit import spend
 from gateway.api.fields import clean_text, refuse_unknown, unserved
+from gateway.api.leaving import unless_left
 from gateway.api.schemas import MAX_TEXT, ErrorEnvelope
 from gateway.services import Services
 from kiki.errors import RequestError, UnknownModelError
@@ -24,6 +25,7 @@ router = APIRouter()
 
 MODEL = "all-mpnet-base-v2"
 MAX_INPUTS = 2048
+SLICE = 32
 SPECIAL_TOKENS = 2  # one before a text, one after it
 
 
@@ -67,13 +69,23 @@ class Embeddings(BaseModel):
     response_model=Embeddings,
     responses={status: {"model": ErrorEnvelope} for status in (400, 404)},
 )
-async def embed(request: Request, body: EmbeddingsRequest) -> JSONResponse:
+async def embed(request: Request, body: EmbeddingsRequest) -> Response:
     """Unit vectors of 768 numbers, for one text or each of a list."""
-    services: Services = request.app.state.services
+    return await unless_left(request, _embedded(request.app.state.services, body))
+
+
+async def _embedded(services: Services, body: EmbeddingsRequest) -> JSONResponse:
     texts = _texts(body)
     tokens = await asyncio.to_thread(_count, services, texts)
     spend(tokens)
-    vectors = await asyncio.wrap_future(services.embedder.submit(texts))
+    # Slice by slice: what a caller who left would have got isn't computed.
+    vectors = [
+        vector
+        for start in range(0, len(texts), SLICE)
+        for vector in await asyncio.wrap_future(
+            services.embedder.submit(texts[start : start + SLICE])
+        )
+    ]
     reply: dict[str, Any] = {
         "object": "list",
         "data": [

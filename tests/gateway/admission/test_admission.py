@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import replace
 
 import httpx
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from gateway.access.keyring import Keyring
 from gateway.access.keys import Key, digest_of, new_secret
@@ -17,6 +20,7 @@ from gateway.admission.engine import AdmittedEngine, places_for
 from gateway.app import create_app
 from gateway.services import Services
 from gateway.stages.infer import InferStage
+from routing.embedder import Embedder
 from tests.waiting import until
 
 HELLO = {"model": "base", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 2}
@@ -171,6 +175,34 @@ async def test_a_full_queue_is_429_before_anything_is_generated(changed):
     refused = next(answer for answer in answers if answer.status_code == 429)
     assert refused.json()["error"]["code"] == "queue_full"
     assert int(refused.headers["retry-after"]) >= 1
+
+
+class Counting:
+    """The embedder, and how many texts it was given."""
+
+    def __init__(self, embedder: Embedder) -> None:
+        self.count_tokens = embedder.count_tokens
+        self.given = 0
+        self._embedder = embedder
+
+    def submit(self, texts: Sequence[str]) -> Future[NDArray[np.float32]]:
+        self.given += len(texts)
+        return self._embedder.submit(texts)
+
+
+async def test_embeddings_that_take_too_long_are_not_made_to_the_end(changed):
+    services = changed()
+    embedder = Counting(services.embedder)
+    http = client_of(replace(services, embedder=embedder))
+    texts = [f"how to keep {number} bees" for number in range(2048)]
+    body: dict[str, object] = {"model": "all-mpnet-base-v2", "input": texts}
+    answer = await http.post("/v1/embeddings", json=body, headers={"x-request-timeout": "0.3"})
+    assert answer.status_code == 504
+    given = embedder.given
+    assert given < len(texts)
+    few = await http.post("/v1/embeddings", json=body | {"input": texts[:40]})
+    assert [item["index"] for item in few.json()["data"]] == list(range(40))
+    assert embedder.given == given + 40
 
 
 async def test_each_prompt_of_a_completion_waits_for_a_place_like_a_request(changed):
