@@ -160,7 +160,10 @@ async def test_tokenize_counts_tools_too(http):
 
 async def test_tokenize_refuses_both_and_neither(http):
     both = {"prompt": "a", "messages": [{"role": "user", "content": "a"}]}
-    for body in ({}, both, {"prompt": "a", "add_special_tokens": False}):
+    tools = [{"type": "function", "function": {"name": "a"}}]
+    template = {"chat_template_kwargs": {"enable_thinking": False}}
+    alone = {"add_special_tokens": False}, {"tools": tools}, template
+    for body in ({}, both, *({"prompt": "a"} | fields for fields in alone)):
         assert (await http.post("/tokenize", json=body)).status_code == 400
     assert (await http.post("/tokenize", json={"prompt": "a", "model": "nix"})).status_code == 404
 
