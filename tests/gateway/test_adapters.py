@@ -52,7 +52,9 @@ async def services(
 @pytest.fixture(scope="module")
 async def http(services: Services) -> AsyncIterator[httpx.AsyncClient]:
     transport = httpx.ASGITransport(create_app(services), raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://k", timeout=120) as client:
+    async with httpx.AsyncClient(
+        transport=transport, base_url="http://localhost", timeout=120
+    ) as client:
         yield client
 
 
