@@ -9,8 +9,8 @@ from pathlib import Path
 import click
 import pytest
 
-from gateway.api.fields import refuse_unserved
 from gateway.api.chat_schemas import ChatRequest
+from gateway.api.fields import refuse_unserved
 from gateway.api.schemas import KikiOptions
 from gateway.cli import cli
 

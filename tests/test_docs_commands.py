@@ -26,7 +26,10 @@ PAGES = [
     *sorted((ROOT / "examples").glob("*.md")),
 ]
 BLOCK = re.compile(r"(<!--[^\n]*-->\n)?(?: {3})?```(sh|bash|console|)\n(.*?)\n *```", re.S)
-PROGRAMS = r"(sudo |\$ )?(kiki|make|curl|pip|docker|kubectl|cd|python|\S*\.venv/bin/\S+|scripts/\S+)\s"
+PROGRAMS = (
+    r"(sudo |\$ )?"
+    r"(kiki|make|curl|pip|docker|kubectl|cd|python|\S*\.venv/bin/\S+|scripts/\S+)\s"
+)
 HERE = "http://localhost:8000"
 
 

@@ -30,10 +30,10 @@ def settings_page() -> str:
         "# Settings",
         _MADE,
         "In `kiki.toml` in the working folder (or the file that `KIKI_CONFIG` names), or in "
-        f"the environment, in capitals behind `{ENV_PREFIX}`, which wins; what the command line says wins over "
-        "both. A wrong value stops the start with exit code 78 and a line that names the setting, "
-        "its value and the fix. `kiki config` prints all with their values here and where those "
-        "come from.",
+        f"the environment, in capitals behind `{ENV_PREFIX}`, which wins; what the command "
+        "line says wins over both. A wrong value stops the start with exit code 78 and a line "
+        "that names the setting, its value and the fix. `kiki config` prints all with their "
+        "values here and where those come from.",
     ]
     for title, names in _subjects():
         rows = [_setting_row(name, Settings.model_fields[name]) for name in names]
