@@ -17,6 +17,7 @@ log = logging.getLogger("kiki.adapters")
 
 FIRST_DELAY = 0.5
 LONGEST_DELAY = 30.0
+LOOK_EVERY = 20.0
 LONGEST_LINE = 65_536  # bytes
 LAST_WORDS = 6  # lines of a failed start that its error repeats
 
@@ -41,6 +42,8 @@ class Child:
 
     ``probe`` is awaited with the new address after each start; only when it returns True does the
     state become ``ready``. A process that dies is started again after 0.5 s, then 1, 2 ... 30 s.
+    ``alive`` is awaited with the address every 20 s while it is ready: a process of which it is
+    False hangs, and is killed.
     """
 
     def __init__(
@@ -48,13 +51,15 @@ class Child:
         program: Program,
         probe: Callable[[str], Awaitable[bool]],
         *,
+        alive: Callable[[str], Awaitable[bool]] | None = None,
         start_timeout: float = 120.0,
     ) -> None:
         self._program = program
         self._probe = probe
+        self._alive = alive
         self._start_timeout = start_timeout
         self._process: asyncio.subprocess.Process | None = None
-        self._watcher: asyncio.Task[None] | None = None
+        self._watchers: list[asyncio.Task[None]] = []
         self._log_reader: asyncio.Task[None] | None = None
         self._last_lines: deque[str] = deque(maxlen=20)
         self._retry_at = 0.0
@@ -76,16 +81,19 @@ class Child:
         """Start and probe once, then watch. Raises EngineUnavailableError if that fails."""
         self._stopped = False
         await self._launch()
-        self._watcher = asyncio.create_task(self._watch(), name="engine-watcher")
+        self._watchers = [asyncio.create_task(self._watch(), name="engine-watcher")]
+        if self._alive:
+            looking = self._look(self._alive)
+            self._watchers.append(asyncio.create_task(looking, name="engine-looker"))
 
     async def stop(self) -> None:
         """End the process; a start that is under way fails."""
         self._stopped = True
-        if self._watcher:
-            self._watcher.cancel()
+        for watcher in self._watchers:
+            watcher.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await self._watcher
-            self._watcher = None
+                await watcher
+        self._watchers = []
         await self._end_process()
         self.state = "stopped"
 
@@ -178,6 +186,16 @@ class Child:
             if asyncio.get_running_loop().time() - started > 60:
                 delay = FIRST_DELAY
             delay = await self._restart(delay)
+
+    async def _look(self, alive: Callable[[str], Awaitable[bool]]) -> None:
+        while True:
+            await asyncio.sleep(LOOK_EVERY)
+            looked_at = self._process
+            if self.state != "ready" or looked_at is None or await alive(self.url):
+                continue
+            if looked_at is self._process and looked_at.returncode is None:
+                log.error("the %s engine hangs and is killed", self._program.label)
+                looked_at.kill()
 
     async def _restart(self, delay: float) -> float:
         """Try until it is up; returns the delay to begin with the next time."""

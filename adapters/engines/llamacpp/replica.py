@@ -49,6 +49,9 @@ from kiki.errors import (
     UnknownAdapterError,
 )
 
+HANGS_AFTER = 300.0
+"""Seconds: more than a batch of a long prompt takes a slow CPU."""
+
 
 class Replica:
     """A server whose adapters never change; an engine with another set starts another one.
@@ -60,7 +63,9 @@ class Replica:
 
     def __init__(self, adapters: AdapterSet, spec: ServerSpec, *, start_timeout: float) -> None:
         self.adapters = adapters
-        self.child = Child(spec.program(), self._probe, start_timeout=start_timeout)
+        self.child = Child(
+            spec.program(), self._probe, alive=self._alive, start_timeout=start_timeout
+        )
         self.last_delta = float("-inf")
         self.template = Template()
         self._context_tokens = spec.context_tokens
@@ -237,6 +242,17 @@ class Replica:
         except (httpx.TransportError, TimeoutError):
             return False
         return response.status_code == 200 and response.json()["usage"]["completion_tokens"] >= 1
+
+    async def _alive(self, url: str) -> bool:
+        """Whether the server's loop still takes tasks. It does so between two batches of a long
+        prompt; in a grammar that never ends (a nested repetition in a schema) it doesn't."""
+        with contextlib.suppress(httpx.TransportError):
+            try:
+                async with asyncio.timeout(HANGS_AFTER):
+                    await self._client.get(url + "/lora-adapters", timeout=HANGS_AFTER)
+            except (httpx.TimeoutException, TimeoutError):
+                return False
+        return True  # one that refuses the connection has ended, which its watcher sees
 
     def _unavailable(self) -> EngineUnavailableError:
         state = self.state
