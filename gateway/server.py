@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import logging
 import math
 import signal
@@ -18,6 +17,7 @@ from gateway.admission.draining import Drain
 from gateway.app import create_app
 from gateway.assets import ModelFiles
 from gateway.connections import Patience, allow_many_connections, protocol
+from gateway.process import spare_collector, use_one_arena
 from gateway.services import Services
 from gateway.settings import Settings
 from gateway.supervision import notify, port_is_kept, watched
@@ -90,15 +90,6 @@ class _Server(uvicorn.Server):
         return any(getattr(connection, "cycle", self) is None for connection in connections)
 
 
-def _spare_collector() -> None:
-    """Keep the garbage collector away from what the start made, which stays: searching it again
-    and again took a third of a request's time. What requests leave is searched whole each
-    250,000 objects, some 20 MB."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(5_000, 10, 5)
-
-
 async def serve(
     settings: Settings,
     files: ModelFiles,
@@ -111,9 +102,10 @@ async def serve(
     ``on_ready`` is called once the first token was generated and requests are accepted. With
     ``shared`` this is one of several workers. Raises KikiError when a part can't start.
     """
+    use_one_arena()
     services = await Services.start(settings, files, shared)
     try:
-        _spare_collector()
+        spare_collector()
         allow_many_connections()
         config = uvicorn.Config(
             create_app(services),
