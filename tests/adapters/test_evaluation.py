@@ -283,7 +283,12 @@ def test_ctrl_c_shows_what_was_measured_and_writes_nothing(
 
     monkeypatch.setattr(tasks, "run_tasks", interrupted)
     file, policy = task_file(tmp_path, *TEN), tmp_path / "policy.toml"
-    result = run("shell", "--task", str(file), "--write", "--policy", str(policy))
+    # A shell's background jobs ignore Ctrl-C, and hand that on.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        result = run("shell", "--task", str(file), "--write", "--policy", str(policy))
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert result.exit_code == 130
     assert "2 of 10 tasks" in result.output
     assert not policy.exists()
