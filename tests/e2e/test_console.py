@@ -72,15 +72,13 @@ class Console:
 
 @pytest.fixture(scope="module")
 def console(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Console]:
-    with pytest.MonkeyPatch.context() as patch:
-        digest = digest_of(SECRET)
-        patch.setenv("KIKI_API_KEYS", f"console:{digest}:chat+route+memory")
-        with gateway(tmp_path_factory.mktemp("console")) as served:
-            headers = {"authorization": f"Bearer {SECRET}"}
-            with httpx.Client(
-                base_url=served.client.base_url, headers=headers, timeout=120, trust_env=False
-            ) as api:
-                yield Console(browser, api)
+    keys = f"console:{digest_of(SECRET)}:chat+route+memory"
+    with gateway(tmp_path_factory.mktemp("console"), api_keys=keys) as served:
+        headers = {"authorization": f"Bearer {SECRET}"}
+        with httpx.Client(
+            base_url=served.client.base_url, headers=headers, timeout=120, trust_env=False
+        ) as api:
+            yield Console(browser, api)
 
 
 @pytest.fixture(autouse=True)

@@ -51,8 +51,9 @@ class Gateway:
 
 
 @contextmanager
-def gateway(folder: Path) -> Iterator[Gateway]:
-    environment = os.environ | {"KIKI_DATA_DIR": str(folder), "KIKI_PORT": "0"}
+def gateway(folder: Path, **settings: str) -> Iterator[Gateway]:
+    given = {"data_dir": str(folder), "port": "0", **settings}
+    environment = os.environ | {f"KIKI_{name.upper()}": value for name, value in given.items()}
     process = subprocess.Popen(
         [sys.executable, "-m", "gateway", "serve"],
         env=environment,
