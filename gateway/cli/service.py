@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from gateway.operating.installation import Command, Installation
     from gateway.operating.status import UnitStatus
 
-SCOPES = ("chat", "route", "memory", "metrics", "admin")
 _MANAGERS = click.Choice(["systemd", "launchd"])
 
 
@@ -125,6 +124,8 @@ def run(arguments: tuple[str, ...]) -> None:
 
 
 def _say_what_starts(made: Installation, manager: str) -> None:
+    from gateway.access.keys import SCOPES
+
     lines = [" ".join(line) for line in (*made.prepare, *made.start)]
     if manager == "systemd":
         keys = (f"first --scope {','.join(SCOPES)}", "sleep --scope admin  # into sleep.env")
@@ -192,6 +193,7 @@ def _refuse_hidden(program: Path) -> None:
 def _first_keys() -> None:
     """A key for the operator, shown once, and one for the timer, where there are none yet."""
     from gateway.access.key_file import read_keys
+    from gateway.access.keys import SCOPES
     from gateway.operating.installation import File, write
     from gateway.operating.systemd import DATA, SETTINGS
 
